@@ -53,6 +53,8 @@ const (
 	InsufficientCredits        Code = "insufficient_credits"
 	IdempotencyConflict        Code = "idempotency_conflict"
 	EditConflict               Code = "edit_conflict"
+	WebhookNotEnabled          Code = "webhook_not_enabled"
+	WebhookReplaying           Code = "webhook_replaying"
 	HoldNotFound               Code = "hold_not_found"
 	HoldNotOpen                Code = "hold_not_open"
 	PaymentsUnavailable        Code = "payments_unavailable"

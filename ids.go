@@ -29,6 +29,8 @@ type (
 	moveKind         struct{}
 	backupKind       struct{}
 	restoreKind      struct{}
+	webhookKind      struct{}
+	deliveryKind     struct{}
 )
 
 // These are the ids of the master database.
@@ -48,6 +50,8 @@ type (
 	MoveID         = ID[moveKind]
 	BackupID       = ID[backupKind]
 	RestoreID      = ID[restoreKind]
+	WebhookID      = ID[webhookKind]
+	DeliveryID     = ID[deliveryKind]
 )
 
 // RequestID identifies one request to the API, or one run of a command, in logs and in the

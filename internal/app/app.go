@@ -34,6 +34,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/traffic"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // App is every domain, wired together in one place.
@@ -60,6 +61,7 @@ type App struct {
 	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
+	Webhooks     *webhooks.Service
 	limits       *ratelimit.Limiter
 	Memory       *ratelimit.ByteBudget
 	outage       outage
@@ -150,6 +152,14 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	cfg := a.Cfg
 	a.Ledger = credits.New(a.Master)
 	a.feed = feed.New(a.Master, a.Ledger, a.Queue, a.Log)
+	networks, err := cfg.AllowedNetworks()
+	if err != nil {
+		return err
+	}
+	a.Webhooks = webhooks.New(a.Master, a.Ledger, a.Queue, webhooks.Options{
+		Process: a.presence.Name(), Ring: encryption, Dialer: dial.Dialer{Allow: networks, PublicPlaintext: cfg.Development()}, Mail: a.mail, URL: publicURL,
+		Limit: cfg.Limits().Webhooks, Log: a.Log,
+	})
 	a.Hostnames = hostnames.New(a.Master, cfg.BaseDomain, a.Log)
 	a.Hostnames.SetMaxStale(cfg.ServeStale)
 	a.Hostnames.LimitPerStore(cfg.Limits().Hostnames)
@@ -166,7 +176,6 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 		Quotas:             cfg.Limits(),
 		InvitationsPerHour: cfg.InvitationsPerHour,
 	})
-	var err error
 	a.Payments, err = payments.New(a.Master, a.Ledger, a.Queue, cfg.Sales(publicURL, signing, a.Log))
 	if err != nil {
 		return err
@@ -228,6 +237,9 @@ func (a *App) registerJobs(publicURL string) {
 	a.handleExpiry()
 	a.handlePayments()
 	a.followCredits(publicURL)
+	jobs.Handle(a.Queue, time.Minute, a.Webhooks.MailDisabled)
+	jobs.Handle(a.Queue, webhooks.SweepTimeout, a.Webhooks.Sweep)
+	jobs.Every(a.Queue, webhooks.SweepEvery, webhooks.Sweep{})
 	jobs.Handle(a.Queue, credits.SweepTimeout, a.Ledger.Sweep)
 	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
 	jobs.Handle(a.Queue, credits.SummarizeTimeout, a.Ledger.SummarizeAll)
@@ -245,7 +257,11 @@ func (a *App) releaseEnded() {
 	a.presence.OnProcessEnd(a.Moves.Recovery().Release)
 	a.presence.OnProcessEnd(a.cloud.Release)
 	a.presence.OnProcessEnd(a.Backups.Release)
+	a.presence.OnProcessEnd(a.Webhooks.Release)
 	a.presence.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
+		if err := a.Queue.EnqueueOnce(ctx, tx, webhooks.Sweep{}); err != nil {
+			return err
+		}
 		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})
 }
@@ -329,6 +345,7 @@ func (a *App) listen(ctx context.Context) (stop func()) {
 	running.Go(func() { a.Moves.Recovery().Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
 	running.Go(func() { a.traffic.Run(ctx) })
+	running.Go(func() { a.Webhooks.Run(ctx) })
 	return func() {
 		cancel()
 		running.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/stoahq/stoa/internal/accounts"
@@ -24,6 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/traffic"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // DeleteExpired is the job that deletes expired rows.
@@ -43,7 +45,7 @@ const (
 // and says why all other tables are kept.
 func (a *App) Expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	keep, err := audit.Retention(ctx, a.Master)
-	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
+	return append(slices.Concat(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries(), webhooks.Expiries()),
 		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), moves.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention), operations.VerificationExpiry(a.Cfg.EventRetention),
 		backups.RestoreExpiry(a.Cfg.EventRetention),

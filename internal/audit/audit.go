@@ -122,6 +122,14 @@ const (
 	CardRequested      = "credits.card_requested"
 	CardSaved          = "credits.card_saved"
 	PurchaseStarted    = "credits.purchase_started"
+	WebhookCreated     = "webhook.created"
+	WebhookUpdated     = "webhook.updated"
+	WebhookDeleted     = "webhook.deleted"
+	WebhookRotated     = "webhook.secret_rotated"
+	WebhookReplayed    = "webhook.replayed"
+	WebhookResent      = "webhook.resent" // one delivery
+	WebhookTested      = "webhook.tested"
+	WebhookDisabled    = "webhook.disabled" // by the platform
 	OperatorActed      = "operator.access"
 	OperatorPromoted   = "operator.promoted"
 	OperatorDemoted    = "operator.demoted"
@@ -152,6 +160,7 @@ var StoreActions = []string{
 	MoveStarted, MoveAborted, MoveRolledBack, MoveFinished, MoveSwapped, MoveEnded, SupabaseConnected, SupabaseLeft,
 	BackupRequested, BackupScheduled, BackupDownloaded, BackupUploaded, BackupDeleted, BackupRestore, BackupRestored, BackupCloned,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
+	WebhookCreated, WebhookUpdated, WebhookDeleted, WebhookRotated, WebhookReplayed, WebhookResent, WebhookTested, WebhookDisabled,
 	OperatorActed, Impersonated,
 }
 
@@ -165,7 +174,8 @@ type Event struct {
 }
 
 // Record writes an entry to the audit log in tx, the transaction of the action,
-// so that both are committed or neither.
+// so that both are committed or neither. An action that concerns the programs of owners is
+// recorded as an event as well.
 func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
 	actor := by.Actor()
 	details, err := encodeDetails(actor, e)
@@ -177,7 +187,10 @@ func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),
 		actor.Origin.Address, actor.Origin.RequestID, details, tx.Now)
-	return err
+	if err != nil {
+		return err
+	}
+	return publish(ctx, tx, actor, e)
 }
 
 // RecordOperator records that an operator of the platform accesses a store that

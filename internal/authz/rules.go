@@ -52,6 +52,9 @@ const (
 	ManageOwners      Action = "owners:manage"
 	ManageKeys        Action = "keys:manage"
 	ReadAudit         Action = "audit:read"
+	ReadEvents        Action = "events:read"
+	ReadWebhooks      Action = "webhooks:read"
+	ManageWebhooks    Action = "webhooks:manage"
 )
 
 // Scope is a permission of an API key.
@@ -98,6 +101,10 @@ var rules = []Rule{
 	{Action: ManageOwners, About: "Make and unmake owners", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
 	{Action: ManageKeys, About: "Make and revoke API keys", Roles: []Role{Owner, Admin}},
 	{Action: ReadAudit, About: "Read the audit log", Roles: []Role{Owner, Admin, Operator}, Scope: "audit:read", Impersonated: true},
+	{Action: ReadEvents, About: "Follow what happens to the store", Roles: []Role{Owner, Admin, Operator}, Scope: "events:read", Impersonated: true},
+	{Action: ReadWebhooks, About: "See webhook endpoints and what was sent to them", Roles: []Role{Owner, Admin, Operator}, Scope: "webhooks:read", Impersonated: true},
+	// The platform connects to an address that the caller chooses, and goes on to.
+	{Action: ManageWebhooks, About: "Add, change and remove webhook endpoints; send again", Roles: []Role{Owner, Admin}, Scope: "webhooks:write"},
 }
 
 // Rules returns a copy of the table.

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/archive"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -307,6 +309,10 @@ func (s *Service) recordMade(ctx context.Context, tx *masterdb.Tx, a attempt, ow
 	if n == 0 {
 		return lease.ErrLost
 	}
+	data := map[string]string{"backupId": a.ID.String(), "bytes": strconv.FormatInt(m.stored.Bytes, 10)}
+	if err := events.Record(ctx, tx, events.BackupSucceeded, a.StoreID, stoa.UserID{}, data); err != nil {
+		return err
+	}
 	return s.queue.Enqueue(ctx, tx, Check{ID: a.ID, Restore: true})
 }
 
@@ -331,7 +337,11 @@ func (s *Service) recordFailure(ctx context.Context, a attempt, owner lease.Owne
 		if err == nil && n == 0 {
 			err = lease.ErrLost
 		}
-		return err
+		if err != nil || again {
+			return err
+		}
+		data := map[string]string{"backupId": a.ID.String(), "code": string(fault.Code), "message": fault.Message}
+		return events.Record(ctx, tx, events.BackupFailed, a.StoreID, stoa.UserID{}, data)
 	})
 	if err == nil && again {
 		err = cause

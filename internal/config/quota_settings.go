@@ -18,6 +18,7 @@ type Quotas struct {
 	QuotaAPIKeys           int `name:"quota-api-keys" env:"STOA_QUOTA_API_KEYS" default:"100" help:"API keys of one store that are not revoked; 0 is no limit." placeholder:"N" group:"config"`
 	QuotaInvitations       int `name:"quota-invitations" env:"STOA_QUOTA_INVITATIONS" default:"50" help:"Open invitations of one store; 0 is no limit." placeholder:"N" group:"config"`
 	QuotaMembers           int `name:"quota-members" env:"STOA_QUOTA_MEMBERS" default:"1000" help:"Members of one store together with its open invitations; 0 is no limit." placeholder:"N" group:"config"`
+	QuotaWebhooks          int `name:"quota-webhooks" env:"STOA_QUOTA_WEBHOOKS" default:"10" help:"Webhook endpoints of one store; 0 is no limit." placeholder:"N" group:"config"`
 
 	KeepSlugs time.Duration `name:"keep-slugs" env:"STOA_KEEP_SLUGS" default:"2160h" help:"How long a slug that a store has given up, renamed or deleted, is kept for its owners; 0s frees it at once." placeholder:"TIME" group:"config"`
 }
@@ -30,7 +31,7 @@ func (q *Quotas) check(fault func(name, format string, args ...any)) {
 		"STOA_QUOTA_STORES_UNVERIFIED": q.QuotaStoresUnverified, "STOA_QUOTA_STORES": q.QuotaStores, "STOA_QUOTA_STORES_PER_HOUR": q.QuotaStoresPerHour,
 		"STOA_QUOTA_MANAGED_DATABASES_UNVERIFIED": q.QuotaManagedUnverified, "STOA_QUOTA_MANAGED_DATABASES": q.QuotaManaged,
 		"STOA_QUOTA_HOSTNAMES": q.QuotaHostnames, "STOA_QUOTA_API_KEYS": q.QuotaAPIKeys, "STOA_QUOTA_INVITATIONS": q.QuotaInvitations,
-		"STOA_QUOTA_MEMBERS": q.QuotaMembers,
+		"STOA_QUOTA_MEMBERS": q.QuotaMembers, "STOA_QUOTA_WEBHOOKS": q.QuotaWebhooks,
 	} {
 		if limit < 0 || limit > MaxQuota {
 			fault(name, "must be between 0, which is no limit, and %d", MaxQuota)
@@ -56,7 +57,7 @@ func (q *Quotas) Limits() quotas.Limits {
 		Stores:           quotas.PerUser{Unverified: q.QuotaStoresUnverified, Verified: q.QuotaStores},
 		ManagedDatabases: quotas.PerUser{Unverified: q.QuotaManagedUnverified, Verified: q.QuotaManaged},
 		StoresPerHour:    q.QuotaStoresPerHour,
-		Hostnames:        q.QuotaHostnames, APIKeys: q.QuotaAPIKeys, Invitations: q.QuotaInvitations, Members: q.QuotaMembers,
+		Hostnames:        q.QuotaHostnames, APIKeys: q.QuotaAPIKeys, Invitations: q.QuotaInvitations, Members: q.QuotaMembers, Webhooks: q.QuotaWebhooks,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
 )
 
@@ -134,6 +135,14 @@ func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, u
 	var out []Transaction
 	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
 		WHERE store_id = $1 AND seq > $2 AND seq <= $3 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $4`, store, after, upTo, limit)
+	return out, err
+}
+
+// TransactionsAfter returns the store's transactions after the one with that number, oldest
+// first, at most limit of them. It checks no permission.
+func TransactionsAfter(ctx context.Context, q masterdb.Querier, store stoa.StoreID, after int64, limit int) ([]Transaction, error) {
+	var out []Transaction
+	err := q.Select(ctx, &out, selectTransaction+` FROM credit_transactions WHERE store_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, store, after, limit)
 	return out, err
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // checkPlatformHosts finds stores with a slug or hostname that the platform itself has used
@@ -229,5 +230,5 @@ func SchemaRemedy(err error) string {
 // SealedColumns returns all columns of the master database that hold encrypted values. A
 // test checks that no other column holds an envelope.
 func SealedColumns() []keyrotation.Column {
-	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors(), backups.SealedKeys()}, tenantdb.SealedMoves(), link.Sealed())
+	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors(), backups.SealedKeys()}, tenantdb.SealedMoves(), link.Sealed(), webhooks.SealedSecrets())
 }

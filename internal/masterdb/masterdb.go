@@ -81,6 +81,7 @@ type Tx struct {
 	pg       pgx.Tx
 	lite     *sql.Tx
 	messages []message // for the subscribers, once the transaction has committed
+	here     []message // for the subscribers in this process
 	after    []func()
 }
 
@@ -263,6 +264,7 @@ func (db *DB) committed(tx *Tx, err error) error {
 		db.full.Store(0)
 	}
 	db.deliver(tx.messages)
+	db.deliver(tx.here)
 	for _, fn := range tx.after {
 		fn()
 	}

@@ -37,6 +37,14 @@ func (tx *Tx) Notify(topic, payload string) error {
 	return nil
 }
 
+// NotifyHere sends a message to the subscribers of topic in this process when tx commits. It
+// costs no statement, so it is also for frequent changes; others find these by themselves.
+func (tx *Tx) NotifyHere(topic string) {
+	if m := (message{topic: topic}); !slices.Contains(tx.here, m) {
+		tx.here = append(tx.here, m)
+	}
+}
+
 // publish stores the messages in the change log under origin. PostgreSQL delivers them when
 // tx commits.
 func (tx *Tx) publish(ctx context.Context, origin string) error {

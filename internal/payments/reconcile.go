@@ -10,6 +10,7 @@ import (
 	"github.com/stripe/stripe-go/v86"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
@@ -207,11 +208,20 @@ func (s *Service) compare(ctx context.Context, id stoa.PurchaseID, report *Repor
 // their own job.
 func (s *Service) expireUnbegun(ctx context.Context, report *Report) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		n, err := tx.Exec(ctx, `
+		var expired []Purchase
+		err := tx.Select(ctx, &expired, `
 			UPDATE purchases SET status = 'expired', updated_at = $1
-			WHERE status = 'pending' AND provider = 'stripe' AND provider_ref IS NULL AND NOT automatic AND created_at < $2`,
-			tx.Now, tx.Now.Add(-25*time.Hour))
-		report.Expired += int(n)
-		return err
+			WHERE status = 'pending' AND provider = 'stripe' AND provider_ref IS NULL AND NOT automatic AND created_at < $2
+			RETURNING `+purchaseColumns, tx.Now, tx.Now.Add(-25*time.Hour))
+		if err != nil {
+			return err
+		}
+		for _, p := range expired {
+			if err := events.Record(ctx, tx, events.PurchaseExpired, p.StoreID, stoa.UserID{}, p.eventData()); err != nil {
+				return err
+			}
+		}
+		report.Expired += len(expired)
+		return nil
 	})
 }

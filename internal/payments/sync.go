@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
@@ -80,6 +82,7 @@ func (s *Service) readState(ctx context.Context, p Purchase, sub subject) (provi
 // applyState updates the locked purchase p to the provider's state. It changes nothing if
 // p already has that state.
 func (s *Service) applyState(ctx context.Context, tx *masterdb.Tx, p *purchase, f providerState) error {
+	before := p.Purchase
 	switch {
 	case p.isSecond(f.payment):
 		return f.secondPayment(p.Purchase)
@@ -107,7 +110,36 @@ func (s *Service) applyState(ctx context.Context, tx *masterdb.Tx, p *purchase, 
 	if masterdb.IsUnique(err) {
 		return refuse("payment %s has already paid for something else", *p.PaymentRef)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return recordChange(ctx, tx, before, p.Purchase)
+}
+
+// recordChange records the events that a purchase is paid, has expired, or that more of its
+// payment was taken back.
+func recordChange(ctx context.Context, tx *masterdb.Tx, before, after Purchase) error {
+	data := after.eventData()
+	switch {
+	case after.ReversedMinor > before.ReversedMinor:
+		data["reversed"] = after.ReversedDecimal()
+		return events.Record(ctx, tx, events.PurchaseReversed, after.StoreID, stoa.UserID{}, data)
+	case after.Status == before.Status:
+		return nil
+	case after.Status == Paid:
+		return events.Record(ctx, tx, events.PurchasePaid, after.StoreID, after.UserID, data)
+	case after.Status == Expired:
+		return events.Record(ctx, tx, events.PurchaseExpired, after.StoreID, stoa.UserID{}, data)
+	}
+	return nil
+}
+
+// eventData returns the data of an event about the purchase.
+func (p Purchase) eventData() map[string]string {
+	return map[string]string{
+		"purchaseId": p.ID.String(), "credits": p.Credits.String(), "amount": p.AmountDecimal(), "currency": p.Currency,
+		"automatic": strconv.FormatBool(p.Automatic),
+	}
 }
 
 // applyPayment grants the credits of a payment, once for each payment intent.

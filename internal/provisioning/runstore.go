@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -125,12 +126,28 @@ func (e *execution) record(ctx context.Context, transitions ...transition) error
 				return &applyError{err, t.ended.name, i}
 			}
 		}
+		if err := e.tell(ctx, tx, changes[len(changes)-1]); err != nil {
+			return err
+		}
 		return insertEvents(ctx, tx, e.run.ID, log, changes...)
 	})
 	if err == nil {
 		e.pending, e.credentials, e.recordedAt = nil, nil, time.Now()
 	}
 	return err
+}
+
+// tell records the event that the run has ended, if the change is its end.
+func (e *execution) tell(ctx context.Context, tx *masterdb.Tx, last change) error {
+	data := map[string]string{"runId": e.run.ID.String()}
+	switch {
+	case last.step != "" || last.state != Succeeded && last.state != Failed:
+		return nil
+	case last.fault == nil:
+		return events.Record(ctx, tx, events.DatabaseReady, e.run.StoreID, stoa.UserID{}, data)
+	}
+	data["code"], data["message"] = string(last.fault.Code), last.fault.Message
+	return events.Record(ctx, tx, events.DatabaseFailed, e.run.StoreID, stoa.UserID{}, data)
 }
 
 // apply makes the changes of the transition in the master database.

@@ -25,6 +25,7 @@ const (
 	Members          = "members"           // of a store, with its open invitations
 	ReleasedSlugs    = "released_slugs"    // former slugs that are reserved for a store
 	PendingPurchases = "pending_purchases" // of a store
+	Webhooks         = "webhooks"          // endpoints of a store
 )
 
 // Limits are the operator's settings. 0 is no limit.
@@ -36,6 +37,7 @@ type Limits struct {
 	APIKeys          int
 	Invitations      int
 	Members          int
+	Webhooks         int
 }
 
 // PerUser limits what one user may have before and after they have verified

@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -47,9 +48,12 @@ func (AnnounceLowBalance) Kind() string { return "credits.announce_low" }
 // several processes run the job.
 func (n *LowBalanceNotifier) Announce(ctx context.Context, job AnnounceLowBalance) error {
 	return n.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		var versions []int64
-		err := tx.Select(ctx, &versions, `
-			UPDATE credit_crossings SET announced_at = $2 WHERE store_id = $1 AND announced_at IS NULL RETURNING version`, job.StoreID, tx.Now)
+		var falls []struct {
+			Version              int64
+			Threshold, Available credits.Amount
+		}
+		err := tx.Select(ctx, &falls, `
+			UPDATE credit_crossings SET announced_at = $2 WHERE store_id = $1 AND announced_at IS NULL RETURNING version, threshold, available`, job.StoreID, tx.Now)
 		if err != nil {
 			return err
 		}
@@ -57,9 +61,13 @@ func (n *LowBalanceNotifier) Announce(ctx context.Context, job AnnounceLowBalanc
 		if err != nil {
 			return err
 		}
-		for _, version := range versions {
+		for _, fall := range falls {
+			data := map[string]string{"threshold": fall.Threshold.String(), "available": fall.Available.String()}
+			if err := events.Record(ctx, tx, events.CreditsLow, job.StoreID, stoa.UserID{}, data); err != nil {
+				return err
+			}
 			for _, owner := range owners {
-				if err := n.enqueue(ctx, tx, MailLowBalance{StoreID: job.StoreID, Version: version, UserID: owner.UserID}); err != nil {
+				if err := n.enqueue(ctx, tx, MailLowBalance{StoreID: job.StoreID, Version: fall.Version, UserID: owner.UserID}); err != nil {
 					return err
 				}
 			}

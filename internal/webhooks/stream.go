@@ -1,0 +1,109 @@
+package webhooks
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/events"
+	"github.com/stoahq/stoa/internal/page"
+)
+
+// EventFilter selects events. Its zero value selects the newest 20.
+type EventFilter struct {
+	Types []string // empty: all
+	// OldestFirst lists from the oldest event on. Every page then has a cursor: ask again
+	// with it for what has happened since.
+	OldestFirst bool
+	Limit       int
+	Cursor      string
+}
+
+// EventPage is one page of events.
+type EventPage struct {
+	Events     []events.Event
+	NextCursor *string
+}
+
+// Events returns a page of the store's events of the last 30 days; the zero store is the whole
+// platform, for operators. It fails with invalid_request.
+func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.StoreID, f EventFilter) (EventPage, error) {
+	if err := s.check(ctx, s.db, p, store, authz.ReadEvents); err != nil {
+		return EventPage{}, err
+	}
+	var faults stoa.Invalid
+	bounds := page.BySequence(f.Limit, f.Cursor, &faults)
+	f.check(&faults)
+	if err := faults.Err(); err != nil {
+		return EventPage{}, err
+	}
+	if !f.OldestFirst {
+		found, err := s.read(ctx, store, f.Types, `position < $1`, bounds.Before, `DESC`, bounds.Rows())
+		found, next := page.Cut(found, bounds.Limit, func(e events.Event) string { return page.EncodeSequence(e.Position) })
+		return EventPage{found, next}, err
+	}
+	after := bounds.Before
+	if f.Cursor == "" {
+		after = 0
+	}
+	found, err := s.read(ctx, store, f.Types, `position > $1`, after, `ASC`, bounds.Limit)
+	if len(found) > 0 {
+		after = found[len(found)-1].Position
+	}
+	next := f.Cursor
+	if after > 0 {
+		next = page.EncodeSequence(after)
+	}
+	return EventPage{found, &next}, err
+}
+
+func (f EventFilter) check(faults *stoa.Invalid) {
+	for _, t := range f.Types {
+		if _, ok := events.KindOf(events.Type(t)); !ok {
+			faults.Add("types", "there is no type %.60q", t)
+			return
+		}
+	}
+}
+
+// maxStreamed is the number of events that one call of EventsAfter returns.
+const maxStreamed = 200
+
+// Last returns the position of the last event that is published.
+func (s *Service) Last(ctx context.Context) (int64, error) {
+	var position int64
+	return position, s.db.Get(ctx, &position, `SELECT position FROM event_stream WHERE id = 1`)
+}
+
+// EventsAfter returns the store's next events after a position, oldest first; the zero store is
+// the whole platform.
+func (s *Service) EventsAfter(ctx context.Context, p authz.Principal, store stoa.StoreID, types []string, position int64) ([]events.Event, error) {
+	if err := s.check(ctx, s.db, p, store, authz.ReadEvents); err != nil {
+		return nil, err
+	}
+	return s.read(ctx, store, types, `position > $1`, position, `ASC`, maxStreamed)
+}
+
+// read returns published events.
+func (s *Service) read(ctx context.Context, store stoa.StoreID, types []string, where string, position int64, order string, limit int) ([]events.Event, error) {
+	query, args := `SELECT `+events.Columns+` FROM events WHERE `+where+``, []any{position}
+	if !store.IsZero() {
+		args = append(args, store)
+		query += fmt.Sprintf(` AND store_id = $%d`, len(args))
+	}
+	if len(types) > 0 {
+		var in []string
+		for _, t := range types {
+			args = append(args, t)
+			in = append(in, "$"+strconv.Itoa(len(args)))
+		}
+		query += ` AND type IN (` + strings.Join(in, ", ") + `)`
+	}
+	args = append(args, limit)
+	found := []events.Event{}
+	err := s.db.Select(ctx, &found, query+` ORDER BY position `+order+fmt.Sprintf(` LIMIT $%d`, len(args)), args...)
+	return found, err
+}
