@@ -395,6 +395,8 @@ const (
 	FaultCodeTokenExpired               FaultCode = "token_expired"
 	FaultCodeTokenInvalid               FaultCode = "token_invalid"
 	FaultCodeURITooLong                 FaultCode = "uri_too_long"
+	FaultCodeWebhookNotEnabled          FaultCode = "webhook_not_enabled"
+	FaultCodeWebhookReplaying           FaultCode = "webhook_replaying"
 )
 
 // Valid indicates whether the value is a known member of the FaultCode enum.
@@ -535,6 +537,10 @@ func (e FaultCode) Valid() bool {
 	case FaultCodeTokenInvalid:
 		return true
 	case FaultCodeURITooLong:
+		return true
+	case FaultCodeWebhookNotEnabled:
+		return true
+	case FaultCodeWebhookReplaying:
 		return true
 	default:
 		return false
@@ -854,6 +860,8 @@ const (
 	ProblemCodeTokenExpired               ProblemCode = "token_expired"
 	ProblemCodeTokenInvalid               ProblemCode = "token_invalid"
 	ProblemCodeURITooLong                 ProblemCode = "uri_too_long"
+	ProblemCodeWebhookNotEnabled          ProblemCode = "webhook_not_enabled"
+	ProblemCodeWebhookReplaying           ProblemCode = "webhook_replaying"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
@@ -994,6 +1002,10 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeTokenInvalid:
 		return true
 	case ProblemCodeURITooLong:
+		return true
+	case ProblemCodeWebhookNotEnabled:
+		return true
+	case ProblemCodeWebhookReplaying:
 		return true
 	default:
 		return false
