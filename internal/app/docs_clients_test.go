@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,8 @@ const clientsDocument = "docs/api/clients.md"
 // continues the README.
 func TestDocumentedGoClient(t *testing.T) {
 	t.Parallel()
-	s := afterReadme(t)
+	s := startServer(t, testConfig(t, masterdb.SQLite))
+	afterReadme(t, s)
 	blocks := languageBlocks(t, clientsDocument, "go")
 	if len(blocks) < 6 {
 		t.Fatalf("%s has %d Go blocks", clientsDocument, len(blocks))
@@ -53,7 +55,8 @@ func run(ctx context.Context) error {
 func TestDocumentedTypeScriptClient(t *testing.T) {
 	t.Parallel()
 	needNode(t)
-	s := afterReadme(t)
+	s := startServer(t, testConfig(t, masterdb.SQLite))
+	afterReadme(t, s)
 	folder, err := buildTypeScript(repository(t))
 	testkit.Must(t, err)
 	blocks := languageBlocks(t, clientsDocument, "ts")
@@ -77,13 +80,11 @@ func TestDocumentedTypeScriptClient(t *testing.T) {
 	checkDocumented(t, runNode(t, dir, []string{"program.js"}, "STOA_WEBHOOK_SECRET=whsec_MDEyMzQ1Njc4OWFiY2RlZg=="))
 }
 
-// afterReadme returns a server with what the README makes.
-func afterReadme(t *testing.T) *server {
+// afterReadme registers the account of the README.
+func afterReadme(t *testing.T, s *server) {
 	t.Helper()
-	s := startServer(t, testConfig(t, masterdb.SQLite))
 	client{t: t, url: s.URL}.call("POST", "/api/auth/register",
-		object{"email": "owner@example.com", "password": "SecurePassword123!", "firstName": "John", "lastName": "Doe", "storeName": "My First Store"}).want(201)
-	return s
+		object{"email": "owner@example.com", "password": "SecurePassword123!", "firstName": "John", "lastName": "Doe", "storeName": "My First Store"}).want(http.StatusCreated)
 }
 
 // checkDocumented checks what the examples print.

@@ -34,8 +34,9 @@ export async function send(request: Request, o: TransportOptions): Promise<Respo
   let renewed = false;
   for (let attempt = 0; ; attempt++) {
     const token = await o.auth?.token();
+    request.signal.throwIfAborted();
     try {
-      return await sendOnce(stream ? request : request.clone(), token, stream, o);
+      return await sendOnce(stream ? request : request.clone(), request.signal, token, stream, o);
     } catch (error) {
       request.signal.throwIfAborted();
       if (!renewed && !stream && o.auth && token && error instanceof StoaError && error.code === 'token_expired') {
@@ -50,11 +51,11 @@ export async function send(request: Request, o: TransportOptions): Promise<Respo
   }
 }
 
-async function sendOnce(request: Request, token: string | undefined, stream: boolean, o: TransportOptions): Promise<Response> {
+async function sendOnce(request: Request, signal: AbortSignal, token: string | undefined, stream: boolean, o: TransportOptions): Promise<Response> {
   if (token) request.headers.set('Authorization', `Bearer ${token}`);
   const attempt = new AbortController();
-  const abort = () => attempt.abort(request.signal.reason);
-  request.signal.addEventListener('abort', abort);
+  const abort = () => attempt.abort(signal.reason);
+  signal.addEventListener('abort', abort);
   // An upload may take long, and the body of a download too.
   const timer = stream ? undefined : setTimeout(() => attempt.abort(new DOMException('The platform did not answer in time.', 'TimeoutError')), o.timeout);
   let open = false;
@@ -69,7 +70,7 @@ async function sendOnce(request: Request, token: string | undefined, stream: boo
     return new Response(body, { status: response.status, statusText: response.statusText, headers: response.headers });
   } finally {
     clearTimeout(timer);
-    if (!open) request.signal.removeEventListener('abort', abort);
+    if (!open) signal.removeEventListener('abort', abort);
   }
 }
 

@@ -241,6 +241,8 @@ test('a signal ends a call while it waits', async () => {
   const { stoa, requests } = platform([problem(503, 'platform_unavailable', { 'Retry-After': '20' })]);
   await assert.rejects(stoa.stores.list({ signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' });
   assert.equal(requests.length, 1);
+  await assert.rejects(stoa.stores.list({ signal: AbortSignal.abort() }), { name: 'AbortError' });
+  assert.equal(requests.length, 1);
 });
 
 test('an attempt without an answer ends', async () => {
