@@ -77,7 +77,7 @@ func (a *App) Serve(ctx context.Context, listener, private net.Listener) (*Serve
 	s.HTTP = newPublic(counted(httpapi.New(httpapi.Domains{
 		Master: a.Master, Accounts: a.Accounts, APIKeys: apikeys.New(a.Master, a.Cfg.Limits().APIKeys), Stores: a.Registry, Hostnames: a.Hostnames, Tenants: a.Tenants,
 		Credits: a.Ledger, Payments: a.Payments, Provisioning: a.Provisioning, Backups: a.Backups, Moves: a.Moves, Cloud: a.cloud, Mail: a.mail, Operations: a.operations,
-		Limits: a.limits, Memory: a.Memory, Traffic: a.traffic, Bulk: a.bulk, Doctor: &systemDoctor{app: a},
+		Limits: a.limits, Memory: a.Memory, Traffic: a.traffic, Webhooks: a.Webhooks, Bulk: a.bulk, Doctor: &systemDoctor{app: a},
 	}, a.Cfg.API(s.URL, a.Log, metrics, a.draining, stopping)), s.Requests), a.Log)
 	s.listenAt(s.HTTP, bound(listener, s.HTTP, a.Cfg.FileShares().Clients, a.Tenants.SpareFiles, a.Log))
 	if private != nil {

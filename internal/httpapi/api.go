@@ -37,6 +37,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/traffic"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // Domains are the domain services that the API calls.
@@ -55,6 +56,7 @@ type Domains struct {
 	Cloud        *link.Service
 	Mail         *mail.Sender
 	Traffic      *traffic.Service
+	Webhooks     *webhooks.Service
 	Bulk         *fleet.Bulk
 	Doctor       console.Doctor
 	Operations   *operations.Service
@@ -129,6 +131,8 @@ func newAPI(d Domains, cfg Config) *api {
 	a.hostnameRoutes()
 	a.provisioningRoutes()
 	a.eventRoutes()
+	a.webhookRoutes()
+	a.publishedEventRoutes()
 	a.databaseRoutes()
 	a.supabaseRoutes()
 	a.creditRoutes()

@@ -62,7 +62,7 @@ var schemaNames = map[string]string{
 	"ListOfOrganizationViewBody": "OrganizationPage", "ListOfProjectViewBody": "ProjectPage", "ListOfRegionViewBody": "RegionPage",
 	"ConnectBodyTLSStruct": "ConnectTLS", "FrontView": "Storefront", "FactorOutputBody": "SecondFactor", "FaultView": "Fault",
 	"KeyView": "APIKey", "DeviceView": "Session", "SessionView": "Tokens", "RunView": "ProvisioningRun", "RunSummaryView": "ProvisioningSummary",
-	"EventView": "ProvisioningEvent", "StepView": "ProvisioningStep", "TestView": "DatabaseTest", "PlaceView": "MovePlace", "RecordView": "DNSRecord",
+	"EventView": "ProvisioningEvent", "PublishedEventView": "Event", "PublishedEventPage": "EventPage", "StepView": "ProvisioningStep", "TestView": "DatabaseTest", "PlaceView": "MovePlace", "RecordView": "DNSRecord",
 	"ConnectionOutputBody": "SupabaseConnection", "MeOutputBody": "Account", "TransferInputBody": "TransferOwnershipRequest",
 	"ConfirmInputBody": "ConfirmSecondFactorRequest", "AcceptInputBody": "AcceptInvitationRequest", "EnrolOutputBody": "SecondFactorEnrollment",
 	"Summary": "TableSummary",
