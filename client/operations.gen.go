@@ -11,64 +11,76 @@ import (
 
 // services has the operations, by the resource that they are about.
 type services struct {
-	APIKeys        APIKeysService
-	Account        AccountService
-	Auth           AuthService
-	AutoRecharge   AutoRechargeService
-	BackupSchedule BackupScheduleService
-	Backups        BackupsService
-	CreditSettings CreditSettingsService
-	Credits        CreditsService
-	Database       DatabaseService
-	EmailChange    EmailChangeService
-	Health         HealthService
-	Holds          HoldsService
-	Hostnames      HostnamesService
-	Invitations    InvitationsService
-	Members        MembersService
-	Moves          MovesService
-	Operator       OperatorService
-	Passkeys       PasskeysService
-	Provisioning   ProvisioningService
-	Purchases      PurchasesService
-	Restores       RestoresService
-	SecondFactor   SecondFactorService
-	Sessions       SessionsService
-	Storefront     StorefrontService
-	Stores         StoresService
-	Supabase       SupabaseService
-	Transactions   TransactionsService
+	APIKeys                   APIKeysService
+	Account                   AccountService
+	Auth                      AuthService
+	AutoRecharge              AutoRechargeService
+	BackupSchedule            BackupScheduleService
+	Backups                   BackupsService
+	CreditSettings            CreditSettingsService
+	Credits                   CreditsService
+	Database                  DatabaseService
+	EmailChange               EmailChangeService
+	Events                    EventsService
+	Health                    HealthService
+	Holds                     HoldsService
+	Hostnames                 HostnamesService
+	Invitations               InvitationsService
+	Members                   MembersService
+	Moves                     MovesService
+	Operator                  OperatorService
+	OperatorEvents            OperatorEventsService
+	OperatorWebhookDeliveries OperatorWebhookDeliveriesService
+	OperatorWebhooks          OperatorWebhooksService
+	Passkeys                  PasskeysService
+	Provisioning              ProvisioningService
+	Purchases                 PurchasesService
+	Restores                  RestoresService
+	SecondFactor              SecondFactorService
+	Sessions                  SessionsService
+	Storefront                StorefrontService
+	Stores                    StoresService
+	Supabase                  SupabaseService
+	Transactions              TransactionsService
+	WebhookDeliveries         WebhookDeliveriesService
+	Webhooks                  WebhooksService
 }
 
 func newServices(c *Client) services {
 	return services{
-		APIKeys:        APIKeysService{c},
-		Account:        AccountService{c},
-		Auth:           AuthService{c},
-		AutoRecharge:   AutoRechargeService{c},
-		BackupSchedule: BackupScheduleService{c},
-		Backups:        BackupsService{c},
-		CreditSettings: CreditSettingsService{c},
-		Credits:        CreditsService{c},
-		Database:       DatabaseService{c},
-		EmailChange:    EmailChangeService{c},
-		Health:         HealthService{c},
-		Holds:          HoldsService{c},
-		Hostnames:      HostnamesService{c},
-		Invitations:    InvitationsService{c},
-		Members:        MembersService{c},
-		Moves:          MovesService{c},
-		Operator:       OperatorService{c},
-		Passkeys:       PasskeysService{c},
-		Provisioning:   ProvisioningService{c},
-		Purchases:      PurchasesService{c},
-		Restores:       RestoresService{c},
-		SecondFactor:   SecondFactorService{c},
-		Sessions:       SessionsService{c},
-		Storefront:     StorefrontService{c},
-		Stores:         StoresService{c},
-		Supabase:       SupabaseService{c},
-		Transactions:   TransactionsService{c},
+		APIKeys:                   APIKeysService{c},
+		Account:                   AccountService{c},
+		Auth:                      AuthService{c},
+		AutoRecharge:              AutoRechargeService{c},
+		BackupSchedule:            BackupScheduleService{c},
+		Backups:                   BackupsService{c},
+		CreditSettings:            CreditSettingsService{c},
+		Credits:                   CreditsService{c},
+		Database:                  DatabaseService{c},
+		EmailChange:               EmailChangeService{c},
+		Events:                    EventsService{c},
+		Health:                    HealthService{c},
+		Holds:                     HoldsService{c},
+		Hostnames:                 HostnamesService{c},
+		Invitations:               InvitationsService{c},
+		Members:                   MembersService{c},
+		Moves:                     MovesService{c},
+		Operator:                  OperatorService{c},
+		OperatorEvents:            OperatorEventsService{c},
+		OperatorWebhookDeliveries: OperatorWebhookDeliveriesService{c},
+		OperatorWebhooks:          OperatorWebhooksService{c},
+		Passkeys:                  PasskeysService{c},
+		Provisioning:              ProvisioningService{c},
+		Purchases:                 PurchasesService{c},
+		Restores:                  RestoresService{c},
+		SecondFactor:              SecondFactorService{c},
+		Sessions:                  SessionsService{c},
+		Storefront:                StorefrontService{c},
+		Stores:                    StoresService{c},
+		Supabase:                  SupabaseService{c},
+		Transactions:              TransactionsService{c},
+		WebhookDeliveries:         WebhookDeliveriesService{c},
+		Webhooks:                  WebhooksService{c},
 	}
 }
 
@@ -542,6 +554,44 @@ func (s EmailChangeService) Confirm(ctx context.Context, body ConfirmEmailChange
 	return call[EmailChange](ctx, s.c, request{method: "POST", path: "/api/auth/email-change/confirm", body: body}, options)
 }
 
+// EventsService has operations of the API.
+type EventsService struct{ c *Client }
+
+// List: The events of the store.
+//
+// Of the last 30 days, newest first. With order=oldest every page has a nextCursor: ask again with it for what has happened since. An event is listed within moments of what it tells of; a reader who goes on from a cursor misses none.
+//
+// GET /api/stores/{id}/events
+func (s EventsService) List(ctx context.Context, id string, params *EventsListParams, options ...CallOption) (*EventPage, error) {
+	return call[EventPage](ctx, s.c, request{method: "GET", path: "/api/stores/{}/events", ids: []string{id}, query: params}, options)
+}
+
+// All returns the items of all pages of List.
+func (s EventsService) All(ctx context.Context, id string, params *EventsListParams, options ...CallOption) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		var p EventsListParams
+		if params != nil {
+			p = *params
+		}
+		pages(yield, &p.Cursor, func() ([]Event, *string, error) {
+			page, err := s.List(ctx, id, &p, options...)
+			if err != nil {
+				return nil, nil, err
+			}
+			return page.Data, page.NextCursor, nil
+		})
+	}
+}
+
+// Follow: Follow the events of the store.
+//
+// Server-sent events: each event as it happens. The stream ends after some minutes, or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, and no event is missed. Comments keep the connection alive.
+//
+// GET /api/stores/{id}/events/stream
+func (s EventsService) Follow(ctx context.Context, id string, params *EventsFollowParams, options ...CallOption) iter.Seq2[Event, error] {
+	return events[Event](ctx, s.c, request{method: "GET", path: "/api/stores/{}/events/stream", ids: []string{id}, query: params}, options)
+}
+
 // HealthService has operations of the API.
 type HealthService struct{ c *Client }
 
@@ -881,6 +931,166 @@ func (s OperatorService) AllStores(ctx context.Context, params *OperatorStoresPa
 			return page.Data, page.NextCursor, nil
 		})
 	}
+}
+
+// OperatorEventsService has operations of the API.
+type OperatorEventsService struct{ c *Client }
+
+// List: The events of all stores and of the platform.
+//
+// Of the last 30 days, newest first. With order=oldest every page has a nextCursor: ask again with it for what has happened since. An event is listed within moments of what it tells of; a reader who goes on from a cursor misses none.
+//
+// GET /api/events
+func (s OperatorEventsService) List(ctx context.Context, params *OperatorEventsListParams, options ...CallOption) (*EventPage, error) {
+	return call[EventPage](ctx, s.c, request{method: "GET", path: "/api/events", query: params}, options)
+}
+
+// All returns the items of all pages of List.
+func (s OperatorEventsService) All(ctx context.Context, params *OperatorEventsListParams, options ...CallOption) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		var p OperatorEventsListParams
+		if params != nil {
+			p = *params
+		}
+		pages(yield, &p.Cursor, func() ([]Event, *string, error) {
+			page, err := s.List(ctx, &p, options...)
+			if err != nil {
+				return nil, nil, err
+			}
+			return page.Data, page.NextCursor, nil
+		})
+	}
+}
+
+// Follow: Follow the events of all stores and of the platform.
+//
+// Server-sent events: each event as it happens. The stream ends after some minutes, or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, and no event is missed. Comments keep the connection alive.
+//
+// GET /api/events/stream
+func (s OperatorEventsService) Follow(ctx context.Context, params *OperatorEventsFollowParams, options ...CallOption) iter.Seq2[Event, error] {
+	return events[Event](ctx, s.c, request{method: "GET", path: "/api/events/stream", query: params}, options)
+}
+
+// OperatorWebhookDeliveriesService has operations of the API.
+type OperatorWebhookDeliveriesService struct{ c *Client }
+
+// List: What was sent to a webhook endpoint.
+//
+// Newest first, of the last 30 days.
+//
+// GET /api/operator/webhooks/{webhookId}/deliveries
+func (s OperatorWebhookDeliveriesService) List(ctx context.Context, webhookId string, params *OperatorWebhookDeliveriesListParams, options ...CallOption) (*DeliveryPage, error) {
+	return call[DeliveryPage](ctx, s.c, request{method: "GET", path: "/api/operator/webhooks/{}/deliveries", ids: []string{webhookId}, query: params}, options)
+}
+
+// All returns the items of all pages of List.
+func (s OperatorWebhookDeliveriesService) All(ctx context.Context, webhookId string, params *OperatorWebhookDeliveriesListParams, options ...CallOption) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		var p OperatorWebhookDeliveriesListParams
+		if params != nil {
+			p = *params
+		}
+		pages(yield, &p.Cursor, func() ([]Delivery, *string, error) {
+			page, err := s.List(ctx, webhookId, &p, options...)
+			if err != nil {
+				return nil, nil, err
+			}
+			return page.Data, page.NextCursor, nil
+		})
+	}
+}
+
+// Get: One delivery.
+//
+// With the event as it was sent, and each attempt with the beginning of the answer.
+//
+// GET /api/operator/webhooks/{webhookId}/deliveries/{deliveryId}
+func (s OperatorWebhookDeliveriesService) Get(ctx context.Context, webhookId string, deliveryId string, options ...CallOption) (*OneDeliveryResponse, error) {
+	return call[OneDeliveryResponse](ctx, s.c, request{method: "GET", path: "/api/operator/webhooks/{}/deliveries/{}", ids: []string{webhookId, deliveryId}}, options)
+}
+
+// Resend: Send the event of a delivery again.
+//
+// 202: it is sent now, as a new delivery with the webhook-id that it had.
+//
+// POST /api/operator/webhooks/{webhookId}/deliveries/{deliveryId}/resend
+func (s OperatorWebhookDeliveriesService) Resend(ctx context.Context, webhookId string, deliveryId string, options ...CallOption) (*Delivery, error) {
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/deliveries/{}/resend", ids: []string{webhookId, deliveryId}}, options)
+}
+
+// OperatorWebhooksService has operations of the API.
+type OperatorWebhooksService struct{ c *Client }
+
+// List: The webhook endpoints of all stores.
+//
+// Newest first. Their number is limited (quota_exceeded): the list has no pages.
+//
+// GET /api/operator/webhooks
+func (s OperatorWebhooksService) List(ctx context.Context, options ...CallOption) (*WebhooksResponse, error) {
+	return call[WebhooksResponse](ctx, s.c, request{method: "GET", path: "/api/operator/webhooks"}, options)
+}
+
+// Create: Add a webhook endpoint for the events of all stores.
+//
+// The endpoint receives what happens from now on: a POST for each event, signed as Standard Webhooks describe. The answer shows the secret this once. Answer 2xx within 15 seconds; otherwise the event is sent again, ten times in three days. An endpoint that accepts nothing for three days, or answers 410, is disabled.
+//
+// POST /api/operator/webhooks
+func (s OperatorWebhooksService) Create(ctx context.Context, body WebhookRequest, options ...CallOption) (*NewEndpointResponse, error) {
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks", body: body}, options)
+}
+
+// Get: One webhook endpoint.
+//
+// With what waits for it, and since when it fails.
+//
+// GET /api/operator/webhooks/{webhookId}
+func (s OperatorWebhooksService) Get(ctx context.Context, webhookId string, options ...CallOption) (*Webhook, error) {
+	return call[Webhook](ctx, s.c, request{method: "GET", path: "/api/operator/webhooks/{}", ids: []string{webhookId}}, options)
+}
+
+// Update: Change a webhook endpoint.
+//
+// Members that are left out stay as they are. With `enabled` false it is paused; with true it goes on where it was.
+//
+// PATCH /api/operator/webhooks/{webhookId}
+func (s OperatorWebhooksService) Update(ctx context.Context, webhookId string, body WebhookChangeRequest, options ...CallOption) (*Webhook, error) {
+	return call[Webhook](ctx, s.c, request{method: "PATCH", path: "/api/operator/webhooks/{}", ids: []string{webhookId}, body: body}, options)
+}
+
+// Delete: Delete a webhook endpoint.
+//
+// Nothing is sent to it any more.
+//
+// DELETE /api/operator/webhooks/{webhookId}
+func (s OperatorWebhooksService) Delete(ctx context.Context, webhookId string, options ...CallOption) error {
+	return s.c.call(ctx, request{method: "DELETE", path: "/api/operator/webhooks/{}", ids: []string{webhookId}}, nil, options)
+}
+
+// Replay: Send the events of a range of time again.
+//
+// 202: they are sent, oldest first, beside what happens from now on. Each has the webhook-id that it had.
+//
+// POST /api/operator/webhooks/{webhookId}/replay
+func (s OperatorWebhooksService) Replay(ctx context.Context, webhookId string, body ReplayRequest, options ...CallOption) (*ReplayResponse, error) {
+	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/replay", ids: []string{webhookId}, body: body}, options)
+}
+
+// RotateSecret: Give a webhook endpoint a new secret.
+//
+// The answer shows it this once. For 24 hours events are signed with the old one too, so that both are accepted meanwhile.
+//
+// POST /api/operator/webhooks/{webhookId}/rotate-secret
+func (s OperatorWebhooksService) RotateSecret(ctx context.Context, webhookId string, options ...CallOption) (*NewEndpointResponse, error) {
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/rotate-secret", ids: []string{webhookId}}, options)
+}
+
+// Test: Send a test event to a webhook endpoint.
+//
+// 202: it is sent now; the delivery that is answered tells how it went. The type of the event is webhook.test, which no other endpoint receives.
+//
+// POST /api/operator/webhooks/{webhookId}/test
+func (s OperatorWebhooksService) Test(ctx context.Context, webhookId string, options ...CallOption) (*Delivery, error) {
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/test", ids: []string{webhookId}}, options)
 }
 
 // PasskeysService has operations of the API.
@@ -1374,4 +1584,126 @@ func (s TransactionsService) All(ctx context.Context, params *TransactionsListPa
 			return page.Data, page.NextCursor, nil
 		})
 	}
+}
+
+// WebhookDeliveriesService has operations of the API.
+type WebhookDeliveriesService struct{ c *Client }
+
+// List: What was sent to a webhook endpoint.
+//
+// Newest first, of the last 30 days.
+//
+// GET /api/stores/{id}/webhooks/{webhookId}/deliveries
+func (s WebhookDeliveriesService) List(ctx context.Context, id string, webhookId string, params *WebhookDeliveriesListParams, options ...CallOption) (*DeliveryPage, error) {
+	return call[DeliveryPage](ctx, s.c, request{method: "GET", path: "/api/stores/{}/webhooks/{}/deliveries", ids: []string{id, webhookId}, query: params}, options)
+}
+
+// All returns the items of all pages of List.
+func (s WebhookDeliveriesService) All(ctx context.Context, id string, webhookId string, params *WebhookDeliveriesListParams, options ...CallOption) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		var p WebhookDeliveriesListParams
+		if params != nil {
+			p = *params
+		}
+		pages(yield, &p.Cursor, func() ([]Delivery, *string, error) {
+			page, err := s.List(ctx, id, webhookId, &p, options...)
+			if err != nil {
+				return nil, nil, err
+			}
+			return page.Data, page.NextCursor, nil
+		})
+	}
+}
+
+// Get: One delivery.
+//
+// With the event as it was sent, and each attempt with the beginning of the answer.
+//
+// GET /api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}
+func (s WebhookDeliveriesService) Get(ctx context.Context, id string, webhookId string, deliveryId string, options ...CallOption) (*OneDeliveryResponse, error) {
+	return call[OneDeliveryResponse](ctx, s.c, request{method: "GET", path: "/api/stores/{}/webhooks/{}/deliveries/{}", ids: []string{id, webhookId, deliveryId}}, options)
+}
+
+// Resend: Send the event of a delivery again.
+//
+// 202: it is sent now, as a new delivery with the webhook-id that it had.
+//
+// POST /api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}/resend
+func (s WebhookDeliveriesService) Resend(ctx context.Context, id string, webhookId string, deliveryId string, options ...CallOption) (*Delivery, error) {
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/deliveries/{}/resend", ids: []string{id, webhookId, deliveryId}}, options)
+}
+
+// WebhooksService has operations of the API.
+type WebhooksService struct{ c *Client }
+
+// List: The webhook endpoints of the store.
+//
+// Newest first. Their number is limited (quota_exceeded): the list has no pages.
+//
+// GET /api/stores/{id}/webhooks
+func (s WebhooksService) List(ctx context.Context, id string, options ...CallOption) (*WebhooksResponse, error) {
+	return call[WebhooksResponse](ctx, s.c, request{method: "GET", path: "/api/stores/{}/webhooks", ids: []string{id}}, options)
+}
+
+// Create: Add a webhook endpoint for the events of the store.
+//
+// The endpoint receives what happens from now on: a POST for each event, signed as Standard Webhooks describe. The answer shows the secret this once. Answer 2xx within 15 seconds; otherwise the event is sent again, ten times in three days. An endpoint that accepts nothing for three days, or answers 410, is disabled.
+//
+// POST /api/stores/{id}/webhooks
+func (s WebhooksService) Create(ctx context.Context, id string, body CreateRequest, options ...CallOption) (*NewEndpointResponse, error) {
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks", ids: []string{id}, body: body}, options)
+}
+
+// Get: One webhook endpoint.
+//
+// With what waits for it, and since when it fails.
+//
+// GET /api/stores/{id}/webhooks/{webhookId}
+func (s WebhooksService) Get(ctx context.Context, id string, webhookId string, options ...CallOption) (*Webhook, error) {
+	return call[Webhook](ctx, s.c, request{method: "GET", path: "/api/stores/{}/webhooks/{}", ids: []string{id, webhookId}}, options)
+}
+
+// Update: Change a webhook endpoint.
+//
+// Members that are left out stay as they are. With `enabled` false it is paused; with true it goes on where it was.
+//
+// PATCH /api/stores/{id}/webhooks/{webhookId}
+func (s WebhooksService) Update(ctx context.Context, id string, webhookId string, body UpdateRequest, options ...CallOption) (*Webhook, error) {
+	return call[Webhook](ctx, s.c, request{method: "PATCH", path: "/api/stores/{}/webhooks/{}", ids: []string{id, webhookId}, body: body}, options)
+}
+
+// Delete: Delete a webhook endpoint.
+//
+// Nothing is sent to it any more.
+//
+// DELETE /api/stores/{id}/webhooks/{webhookId}
+func (s WebhooksService) Delete(ctx context.Context, id string, webhookId string, options ...CallOption) error {
+	return s.c.call(ctx, request{method: "DELETE", path: "/api/stores/{}/webhooks/{}", ids: []string{id, webhookId}}, nil, options)
+}
+
+// Replay: Send the events of a range of time again.
+//
+// 202: they are sent, oldest first, beside what happens from now on. Each has the webhook-id that it had.
+//
+// POST /api/stores/{id}/webhooks/{webhookId}/replay
+func (s WebhooksService) Replay(ctx context.Context, id string, webhookId string, body ReplayRequest, options ...CallOption) (*ReplayResponse, error) {
+	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/replay", ids: []string{id, webhookId}, body: body}, options)
+}
+
+// RotateSecret: Give a webhook endpoint a new secret.
+//
+// The answer shows it this once. For 24 hours events are signed with the old one too, so that both are accepted meanwhile.
+//
+// POST /api/stores/{id}/webhooks/{webhookId}/rotate-secret
+func (s WebhooksService) RotateSecret(ctx context.Context, id string, webhookId string, options ...CallOption) (*NewEndpointResponse, error) {
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/rotate-secret", ids: []string{id, webhookId}}, options)
+}
+
+// Test: Send a test event to a webhook endpoint.
+//
+// 202: it is sent now; the delivery that is answered tells how it went. The type of the event is webhook.test, which no other endpoint receives.
+//
+// POST /api/stores/{id}/webhooks/{webhookId}/test
+func (s WebhooksService) Test(ctx context.Context, id string, webhookId string, options ...CallOption) (*Delivery, error) {
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/test", ids: []string{id, webhookId}}, options)
 }

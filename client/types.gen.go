@@ -325,6 +325,51 @@ func (e DatabaseType) Valid() bool {
 	}
 }
 
+// Defines values for DeliveryOrigin.
+const (
+	DeliveryOriginEvent  DeliveryOrigin = "event"
+	DeliveryOriginReplay DeliveryOrigin = "replay"
+	DeliveryOriginResend DeliveryOrigin = "resend"
+	DeliveryOriginTest   DeliveryOrigin = "test"
+)
+
+// Valid indicates whether the value is a known member of the DeliveryOrigin enum.
+func (e DeliveryOrigin) Valid() bool {
+	switch e {
+	case DeliveryOriginEvent:
+		return true
+	case DeliveryOriginReplay:
+		return true
+	case DeliveryOriginResend:
+		return true
+	case DeliveryOriginTest:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeliveryState.
+const (
+	DeliveryStateFailed    DeliveryState = "failed"
+	DeliveryStateSucceeded DeliveryState = "succeeded"
+	DeliveryStateWaiting   DeliveryState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the DeliveryState enum.
+func (e DeliveryState) Valid() bool {
+	switch e {
+	case DeliveryStateFailed:
+		return true
+	case DeliveryStateSucceeded:
+		return true
+	case DeliveryStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for FaultCode.
 const (
 	FaultCodeAccountSuspended           FaultCode = "account_suspended"
@@ -784,6 +829,93 @@ func (e MoveRequestManaged) Valid() bool {
 	case MoveRequestManagedPostgresql:
 		return true
 	case MoveRequestManagedSqlite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NewEndpointResponseDisabledReason.
+const (
+	NewEndpointResponseDisabledReasonFailing     NewEndpointResponseDisabledReason = "failing"
+	NewEndpointResponseDisabledReasonGone        NewEndpointResponseDisabledReason = "gone"
+	NewEndpointResponseDisabledReasonLessThanNil NewEndpointResponseDisabledReason = "<nil>"
+)
+
+// Valid indicates whether the value is a known member of the NewEndpointResponseDisabledReason enum.
+func (e NewEndpointResponseDisabledReason) Valid() bool {
+	switch e {
+	case NewEndpointResponseDisabledReasonFailing:
+		return true
+	case NewEndpointResponseDisabledReasonGone:
+		return true
+	case NewEndpointResponseDisabledReasonLessThanNil:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NewEndpointResponseState.
+const (
+	NewEndpointResponseStateDisabled NewEndpointResponseState = "disabled"
+	NewEndpointResponseStateEnabled  NewEndpointResponseState = "enabled"
+	NewEndpointResponseStatePaused   NewEndpointResponseState = "paused"
+)
+
+// Valid indicates whether the value is a known member of the NewEndpointResponseState enum.
+func (e NewEndpointResponseState) Valid() bool {
+	switch e {
+	case NewEndpointResponseStateDisabled:
+		return true
+	case NewEndpointResponseStateEnabled:
+		return true
+	case NewEndpointResponseStatePaused:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OneDeliveryResponseOrigin.
+const (
+	OneDeliveryResponseOriginEvent  OneDeliveryResponseOrigin = "event"
+	OneDeliveryResponseOriginReplay OneDeliveryResponseOrigin = "replay"
+	OneDeliveryResponseOriginResend OneDeliveryResponseOrigin = "resend"
+	OneDeliveryResponseOriginTest   OneDeliveryResponseOrigin = "test"
+)
+
+// Valid indicates whether the value is a known member of the OneDeliveryResponseOrigin enum.
+func (e OneDeliveryResponseOrigin) Valid() bool {
+	switch e {
+	case OneDeliveryResponseOriginEvent:
+		return true
+	case OneDeliveryResponseOriginReplay:
+		return true
+	case OneDeliveryResponseOriginResend:
+		return true
+	case OneDeliveryResponseOriginTest:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OneDeliveryResponseState.
+const (
+	OneDeliveryResponseStateFailed    OneDeliveryResponseState = "failed"
+	OneDeliveryResponseStateSucceeded OneDeliveryResponseState = "succeeded"
+	OneDeliveryResponseStateWaiting   OneDeliveryResponseState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the OneDeliveryResponseState enum.
+func (e OneDeliveryResponseState) Valid() bool {
+	switch e {
+	case OneDeliveryResponseStateFailed:
+		return true
+	case OneDeliveryResponseStateSucceeded:
+		return true
+	case OneDeliveryResponseStateWaiting:
 		return true
 	default:
 		return false
@@ -1429,6 +1561,48 @@ func (e UserRole) Valid() bool {
 	}
 }
 
+// Defines values for WebhookDisabledReason.
+const (
+	WebhookDisabledReasonFailing     WebhookDisabledReason = "failing"
+	WebhookDisabledReasonGone        WebhookDisabledReason = "gone"
+	WebhookDisabledReasonLessThanNil WebhookDisabledReason = "<nil>"
+)
+
+// Valid indicates whether the value is a known member of the WebhookDisabledReason enum.
+func (e WebhookDisabledReason) Valid() bool {
+	switch e {
+	case WebhookDisabledReasonFailing:
+		return true
+	case WebhookDisabledReasonGone:
+		return true
+	case WebhookDisabledReasonLessThanNil:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookState.
+const (
+	WebhookStateDisabled WebhookState = "disabled"
+	WebhookStateEnabled  WebhookState = "enabled"
+	WebhookStatePaused   WebhookState = "paused"
+)
+
+// Valid indicates whether the value is a known member of the WebhookState enum.
+func (e WebhookState) Valid() bool {
+	switch e {
+	case WebhookStateDisabled:
+		return true
+	case WebhookStateEnabled:
+		return true
+	case WebhookStatePaused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HoldsListParamsState.
 const (
 	HoldsListParamsStateCaptured HoldsListParamsState = "captured"
@@ -1483,6 +1657,24 @@ func (e TransactionsListParamsType) Valid() bool {
 	case TransactionsListParamsTypeRefund:
 		return true
 	case TransactionsListParamsTypeSpend:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OperatorEventsListParamsOrder.
+const (
+	OperatorEventsListParamsOrderNewest OperatorEventsListParamsOrder = "newest"
+	OperatorEventsListParamsOrderOldest OperatorEventsListParamsOrder = "oldest"
+)
+
+// Valid indicates whether the value is a known member of the OperatorEventsListParamsOrder enum.
+func (e OperatorEventsListParamsOrder) Valid() bool {
+	switch e {
+	case OperatorEventsListParamsOrderNewest:
+		return true
+	case OperatorEventsListParamsOrderOldest:
 		return true
 	default:
 		return false
@@ -1606,6 +1798,27 @@ func (e OperatorStoresParamsSort) Valid() bool {
 	}
 }
 
+// Defines values for OperatorWebhookDeliveriesListParamsState.
+const (
+	OperatorWebhookDeliveriesListParamsStateFailed    OperatorWebhookDeliveriesListParamsState = "failed"
+	OperatorWebhookDeliveriesListParamsStateSucceeded OperatorWebhookDeliveriesListParamsState = "succeeded"
+	OperatorWebhookDeliveriesListParamsStateWaiting   OperatorWebhookDeliveriesListParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the OperatorWebhookDeliveriesListParamsState enum.
+func (e OperatorWebhookDeliveriesListParamsState) Valid() bool {
+	switch e {
+	case OperatorWebhookDeliveriesListParamsStateFailed:
+		return true
+	case OperatorWebhookDeliveriesListParamsStateSucceeded:
+		return true
+	case OperatorWebhookDeliveriesListParamsStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StoresAuditParamsOutcome.
 const (
 	StoresAuditParamsOutcomeDenied  StoresAuditParamsOutcome = "denied"
@@ -1657,6 +1870,810 @@ func (e DatabaseResetPasswordParamsAccess) Valid() bool {
 	case DatabaseResetPasswordParamsAccessFull:
 		return true
 	case DatabaseResetPasswordParamsAccessRead:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EventsListParamsOrder.
+const (
+	EventsListParamsOrderNewest EventsListParamsOrder = "newest"
+	EventsListParamsOrderOldest EventsListParamsOrder = "oldest"
+)
+
+// Valid indicates whether the value is a known member of the EventsListParamsOrder enum.
+func (e EventsListParamsOrder) Valid() bool {
+	switch e {
+	case EventsListParamsOrderNewest:
+		return true
+	case EventsListParamsOrderOldest:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookDeliveriesListParamsState.
+const (
+	WebhookDeliveriesListParamsStateFailed    WebhookDeliveriesListParamsState = "failed"
+	WebhookDeliveriesListParamsStateSucceeded WebhookDeliveriesListParamsState = "succeeded"
+	WebhookDeliveriesListParamsStateWaiting   WebhookDeliveriesListParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the WebhookDeliveriesListParamsState enum.
+func (e WebhookDeliveriesListParamsState) Valid() bool {
+	switch e {
+	case WebhookDeliveriesListParamsStateFailed:
+		return true
+	case WebhookDeliveriesListParamsStateSucceeded:
+		return true
+	case WebhookDeliveriesListParamsStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnAPIKeyCreatedJSONBodyType.
+const (
+	OnAPIKeyCreatedJSONBodyTypeAPIKeyCreated OnAPIKeyCreatedJSONBodyType = "api_key.created"
+)
+
+// Valid indicates whether the value is a known member of the OnAPIKeyCreatedJSONBodyType enum.
+func (e OnAPIKeyCreatedJSONBodyType) Valid() bool {
+	switch e {
+	case OnAPIKeyCreatedJSONBodyTypeAPIKeyCreated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnAPIKeyRevokedJSONBodyType.
+const (
+	OnAPIKeyRevokedJSONBodyTypeAPIKeyRevoked OnAPIKeyRevokedJSONBodyType = "api_key.revoked"
+)
+
+// Valid indicates whether the value is a known member of the OnAPIKeyRevokedJSONBodyType enum.
+func (e OnAPIKeyRevokedJSONBodyType) Valid() bool {
+	switch e {
+	case OnAPIKeyRevokedJSONBodyTypeAPIKeyRevoked:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnBackupClonedJSONBodyType.
+const (
+	OnBackupClonedJSONBodyTypeBackupCloned OnBackupClonedJSONBodyType = "backup.cloned"
+)
+
+// Valid indicates whether the value is a known member of the OnBackupClonedJSONBodyType enum.
+func (e OnBackupClonedJSONBodyType) Valid() bool {
+	switch e {
+	case OnBackupClonedJSONBodyTypeBackupCloned:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnBackupDeletedJSONBodyType.
+const (
+	OnBackupDeletedJSONBodyTypeBackupDeleted OnBackupDeletedJSONBodyType = "backup.deleted"
+)
+
+// Valid indicates whether the value is a known member of the OnBackupDeletedJSONBodyType enum.
+func (e OnBackupDeletedJSONBodyType) Valid() bool {
+	switch e {
+	case OnBackupDeletedJSONBodyTypeBackupDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnBackupFailedJSONBodyType.
+const (
+	OnBackupFailedJSONBodyTypeBackupFailed OnBackupFailedJSONBodyType = "backup.failed"
+)
+
+// Valid indicates whether the value is a known member of the OnBackupFailedJSONBodyType enum.
+func (e OnBackupFailedJSONBodyType) Valid() bool {
+	switch e {
+	case OnBackupFailedJSONBodyTypeBackupFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnBackupRestoredJSONBodyType.
+const (
+	OnBackupRestoredJSONBodyTypeBackupRestored OnBackupRestoredJSONBodyType = "backup.restored"
+)
+
+// Valid indicates whether the value is a known member of the OnBackupRestoredJSONBodyType enum.
+func (e OnBackupRestoredJSONBodyType) Valid() bool {
+	switch e {
+	case OnBackupRestoredJSONBodyTypeBackupRestored:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnBackupSucceededJSONBodyType.
+const (
+	OnBackupSucceededJSONBodyTypeBackupSucceeded OnBackupSucceededJSONBodyType = "backup.succeeded"
+)
+
+// Valid indicates whether the value is a known member of the OnBackupSucceededJSONBodyType enum.
+func (e OnBackupSucceededJSONBodyType) Valid() bool {
+	switch e {
+	case OnBackupSucceededJSONBodyTypeBackupSucceeded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsAdjustedJSONBodyType.
+const (
+	OnCreditsAdjustedJSONBodyTypeCreditsAdjusted OnCreditsAdjustedJSONBodyType = "credits.adjusted"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsAdjustedJSONBodyType enum.
+func (e OnCreditsAdjustedJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsAdjustedJSONBodyTypeCreditsAdjusted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsAutoRechargeStoppedJSONBodyType.
+const (
+	OnCreditsAutoRechargeStoppedJSONBodyTypeCreditsAutoRechargeStopped OnCreditsAutoRechargeStoppedJSONBodyType = "credits.auto_recharge_stopped"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsAutoRechargeStoppedJSONBodyType enum.
+func (e OnCreditsAutoRechargeStoppedJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsAutoRechargeStoppedJSONBodyTypeCreditsAutoRechargeStopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsDisputedJSONBodyType.
+const (
+	OnCreditsDisputedJSONBodyTypeCreditsDisputed OnCreditsDisputedJSONBodyType = "credits.disputed"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsDisputedJSONBodyType enum.
+func (e OnCreditsDisputedJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsDisputedJSONBodyTypeCreditsDisputed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsExpiredJSONBodyType.
+const (
+	OnCreditsExpiredJSONBodyTypeCreditsExpired OnCreditsExpiredJSONBodyType = "credits.expired"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsExpiredJSONBodyType enum.
+func (e OnCreditsExpiredJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsExpiredJSONBodyTypeCreditsExpired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsGrantedJSONBodyType.
+const (
+	OnCreditsGrantedJSONBodyTypeCreditsGranted OnCreditsGrantedJSONBodyType = "credits.granted"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsGrantedJSONBodyType enum.
+func (e OnCreditsGrantedJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsGrantedJSONBodyTypeCreditsGranted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsLowJSONBodyType.
+const (
+	OnCreditsLowJSONBodyTypeCreditsLow OnCreditsLowJSONBodyType = "credits.low"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsLowJSONBodyType enum.
+func (e OnCreditsLowJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsLowJSONBodyTypeCreditsLow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsPurchasedJSONBodyType.
+const (
+	OnCreditsPurchasedJSONBodyTypeCreditsPurchased OnCreditsPurchasedJSONBodyType = "credits.purchased"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsPurchasedJSONBodyType enum.
+func (e OnCreditsPurchasedJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsPurchasedJSONBodyTypeCreditsPurchased:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsRefundedJSONBodyType.
+const (
+	OnCreditsRefundedJSONBodyTypeCreditsRefunded OnCreditsRefundedJSONBodyType = "credits.refunded"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsRefundedJSONBodyType enum.
+func (e OnCreditsRefundedJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsRefundedJSONBodyTypeCreditsRefunded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnCreditsSpentJSONBodyType.
+const (
+	OnCreditsSpentJSONBodyTypeCreditsSpent OnCreditsSpentJSONBodyType = "credits.spent"
+)
+
+// Valid indicates whether the value is a known member of the OnCreditsSpentJSONBodyType enum.
+func (e OnCreditsSpentJSONBodyType) Valid() bool {
+	switch e {
+	case OnCreditsSpentJSONBodyTypeCreditsSpent:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabaseCredentialsRotatedJSONBodyType.
+const (
+	OnDatabaseCredentialsRotatedJSONBodyTypeDatabaseCredentialsRotated OnDatabaseCredentialsRotatedJSONBodyType = "database.credentials_rotated"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabaseCredentialsRotatedJSONBodyType enum.
+func (e OnDatabaseCredentialsRotatedJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabaseCredentialsRotatedJSONBodyTypeDatabaseCredentialsRotated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabaseFailedJSONBodyType.
+const (
+	OnDatabaseFailedJSONBodyTypeDatabaseFailed OnDatabaseFailedJSONBodyType = "database.failed"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabaseFailedJSONBodyType enum.
+func (e OnDatabaseFailedJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabaseFailedJSONBodyTypeDatabaseFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabaseMoveEndedJSONBodyType.
+const (
+	OnDatabaseMoveEndedJSONBodyTypeDatabaseMoveEnded OnDatabaseMoveEndedJSONBodyType = "database.move_ended"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabaseMoveEndedJSONBodyType enum.
+func (e OnDatabaseMoveEndedJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabaseMoveEndedJSONBodyTypeDatabaseMoveEnded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabaseMoveStartedJSONBodyType.
+const (
+	OnDatabaseMoveStartedJSONBodyTypeDatabaseMoveStarted OnDatabaseMoveStartedJSONBodyType = "database.move_started"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabaseMoveStartedJSONBodyType enum.
+func (e OnDatabaseMoveStartedJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabaseMoveStartedJSONBodyTypeDatabaseMoveStarted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabaseMovedJSONBodyType.
+const (
+	OnDatabaseMovedJSONBodyTypeDatabaseMoved OnDatabaseMovedJSONBodyType = "database.moved"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabaseMovedJSONBodyType enum.
+func (e OnDatabaseMovedJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabaseMovedJSONBodyTypeDatabaseMoved:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabasePasswordResetJSONBodyType.
+const (
+	OnDatabasePasswordResetJSONBodyTypeDatabasePasswordReset OnDatabasePasswordResetJSONBodyType = "database.password_reset"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabasePasswordResetJSONBodyType enum.
+func (e OnDatabasePasswordResetJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabasePasswordResetJSONBodyTypeDatabasePasswordReset:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnDatabaseReadyJSONBodyType.
+const (
+	OnDatabaseReadyJSONBodyTypeDatabaseReady OnDatabaseReadyJSONBodyType = "database.ready"
+)
+
+// Valid indicates whether the value is a known member of the OnDatabaseReadyJSONBodyType enum.
+func (e OnDatabaseReadyJSONBodyType) Valid() bool {
+	switch e {
+	case OnDatabaseReadyJSONBodyTypeDatabaseReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHostnameAddedJSONBodyType.
+const (
+	OnHostnameAddedJSONBodyTypeHostnameAdded OnHostnameAddedJSONBodyType = "hostname.added"
+)
+
+// Valid indicates whether the value is a known member of the OnHostnameAddedJSONBodyType enum.
+func (e OnHostnameAddedJSONBodyType) Valid() bool {
+	switch e {
+	case OnHostnameAddedJSONBodyTypeHostnameAdded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHostnameLostJSONBodyType.
+const (
+	OnHostnameLostJSONBodyTypeHostnameLost OnHostnameLostJSONBodyType = "hostname.lost"
+)
+
+// Valid indicates whether the value is a known member of the OnHostnameLostJSONBodyType enum.
+func (e OnHostnameLostJSONBodyType) Valid() bool {
+	switch e {
+	case OnHostnameLostJSONBodyTypeHostnameLost:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHostnameMadePrimaryJSONBodyType.
+const (
+	OnHostnameMadePrimaryJSONBodyTypeHostnameMadePrimary OnHostnameMadePrimaryJSONBodyType = "hostname.made_primary"
+)
+
+// Valid indicates whether the value is a known member of the OnHostnameMadePrimaryJSONBodyType enum.
+func (e OnHostnameMadePrimaryJSONBodyType) Valid() bool {
+	switch e {
+	case OnHostnameMadePrimaryJSONBodyTypeHostnameMadePrimary:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHostnameRemovedJSONBodyType.
+const (
+	OnHostnameRemovedJSONBodyTypeHostnameRemoved OnHostnameRemovedJSONBodyType = "hostname.removed"
+)
+
+// Valid indicates whether the value is a known member of the OnHostnameRemovedJSONBodyType enum.
+func (e OnHostnameRemovedJSONBodyType) Valid() bool {
+	switch e {
+	case OnHostnameRemovedJSONBodyTypeHostnameRemoved:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHostnameVerifiedJSONBodyType.
+const (
+	OnHostnameVerifiedJSONBodyTypeHostnameVerified OnHostnameVerifiedJSONBodyType = "hostname.verified"
+)
+
+// Valid indicates whether the value is a known member of the OnHostnameVerifiedJSONBodyType enum.
+func (e OnHostnameVerifiedJSONBodyType) Valid() bool {
+	switch e {
+	case OnHostnameVerifiedJSONBodyTypeHostnameVerified:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnMemberInvitationRevokedJSONBodyType.
+const (
+	OnMemberInvitationRevokedJSONBodyTypeMemberInvitationRevoked OnMemberInvitationRevokedJSONBodyType = "member.invitation_revoked"
+)
+
+// Valid indicates whether the value is a known member of the OnMemberInvitationRevokedJSONBodyType enum.
+func (e OnMemberInvitationRevokedJSONBodyType) Valid() bool {
+	switch e {
+	case OnMemberInvitationRevokedJSONBodyTypeMemberInvitationRevoked:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnMemberInvitedJSONBodyType.
+const (
+	OnMemberInvitedJSONBodyTypeMemberInvited OnMemberInvitedJSONBodyType = "member.invited"
+)
+
+// Valid indicates whether the value is a known member of the OnMemberInvitedJSONBodyType enum.
+func (e OnMemberInvitedJSONBodyType) Valid() bool {
+	switch e {
+	case OnMemberInvitedJSONBodyTypeMemberInvited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnMemberJoinedJSONBodyType.
+const (
+	OnMemberJoinedJSONBodyTypeMemberJoined OnMemberJoinedJSONBodyType = "member.joined"
+)
+
+// Valid indicates whether the value is a known member of the OnMemberJoinedJSONBodyType enum.
+func (e OnMemberJoinedJSONBodyType) Valid() bool {
+	switch e {
+	case OnMemberJoinedJSONBodyTypeMemberJoined:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnMemberOwnershipTransferredJSONBodyType.
+const (
+	OnMemberOwnershipTransferredJSONBodyTypeMemberOwnershipTransferred OnMemberOwnershipTransferredJSONBodyType = "member.ownership_transferred"
+)
+
+// Valid indicates whether the value is a known member of the OnMemberOwnershipTransferredJSONBodyType enum.
+func (e OnMemberOwnershipTransferredJSONBodyType) Valid() bool {
+	switch e {
+	case OnMemberOwnershipTransferredJSONBodyTypeMemberOwnershipTransferred:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnMemberRemovedJSONBodyType.
+const (
+	OnMemberRemovedJSONBodyTypeMemberRemoved OnMemberRemovedJSONBodyType = "member.removed"
+)
+
+// Valid indicates whether the value is a known member of the OnMemberRemovedJSONBodyType enum.
+func (e OnMemberRemovedJSONBodyType) Valid() bool {
+	switch e {
+	case OnMemberRemovedJSONBodyTypeMemberRemoved:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnMemberRoleChangedJSONBodyType.
+const (
+	OnMemberRoleChangedJSONBodyTypeMemberRoleChanged OnMemberRoleChangedJSONBodyType = "member.role_changed"
+)
+
+// Valid indicates whether the value is a known member of the OnMemberRoleChangedJSONBodyType enum.
+func (e OnMemberRoleChangedJSONBodyType) Valid() bool {
+	switch e {
+	case OnMemberRoleChangedJSONBodyTypeMemberRoleChanged:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnPurchaseExpiredJSONBodyType.
+const (
+	OnPurchaseExpiredJSONBodyTypePurchaseExpired OnPurchaseExpiredJSONBodyType = "purchase.expired"
+)
+
+// Valid indicates whether the value is a known member of the OnPurchaseExpiredJSONBodyType enum.
+func (e OnPurchaseExpiredJSONBodyType) Valid() bool {
+	switch e {
+	case OnPurchaseExpiredJSONBodyTypePurchaseExpired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnPurchasePaidJSONBodyType.
+const (
+	OnPurchasePaidJSONBodyTypePurchasePaid OnPurchasePaidJSONBodyType = "purchase.paid"
+)
+
+// Valid indicates whether the value is a known member of the OnPurchasePaidJSONBodyType enum.
+func (e OnPurchasePaidJSONBodyType) Valid() bool {
+	switch e {
+	case OnPurchasePaidJSONBodyTypePurchasePaid:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnPurchaseReversedJSONBodyType.
+const (
+	OnPurchaseReversedJSONBodyTypePurchaseReversed OnPurchaseReversedJSONBodyType = "purchase.reversed"
+)
+
+// Valid indicates whether the value is a known member of the OnPurchaseReversedJSONBodyType enum.
+func (e OnPurchaseReversedJSONBodyType) Valid() bool {
+	switch e {
+	case OnPurchaseReversedJSONBodyTypePurchaseReversed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnPurchaseStartedJSONBodyType.
+const (
+	OnPurchaseStartedJSONBodyTypePurchaseStarted OnPurchaseStartedJSONBodyType = "purchase.started"
+)
+
+// Valid indicates whether the value is a known member of the OnPurchaseStartedJSONBodyType enum.
+func (e OnPurchaseStartedJSONBodyType) Valid() bool {
+	switch e {
+	case OnPurchaseStartedJSONBodyTypePurchaseStarted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreCreatedJSONBodyType.
+const (
+	OnStoreCreatedJSONBodyTypeStoreCreated OnStoreCreatedJSONBodyType = "store.created"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreCreatedJSONBodyType enum.
+func (e OnStoreCreatedJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreCreatedJSONBodyTypeStoreCreated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreDeletedJSONBodyType.
+const (
+	OnStoreDeletedJSONBodyTypeStoreDeleted OnStoreDeletedJSONBodyType = "store.deleted"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreDeletedJSONBodyType enum.
+func (e OnStoreDeletedJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreDeletedJSONBodyTypeStoreDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreDeletionScheduledJSONBodyType.
+const (
+	OnStoreDeletionScheduledJSONBodyTypeStoreDeletionScheduled OnStoreDeletionScheduledJSONBodyType = "store.deletion_scheduled"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreDeletionScheduledJSONBodyType enum.
+func (e OnStoreDeletionScheduledJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreDeletionScheduledJSONBodyTypeStoreDeletionScheduled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreRestoredJSONBodyType.
+const (
+	OnStoreRestoredJSONBodyTypeStoreRestored OnStoreRestoredJSONBodyType = "store.restored"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreRestoredJSONBodyType enum.
+func (e OnStoreRestoredJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreRestoredJSONBodyTypeStoreRestored:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreResumedJSONBodyType.
+const (
+	OnStoreResumedJSONBodyTypeStoreResumed OnStoreResumedJSONBodyType = "store.resumed"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreResumedJSONBodyType enum.
+func (e OnStoreResumedJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreResumedJSONBodyTypeStoreResumed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreSuspendedJSONBodyType.
+const (
+	OnStoreSuspendedJSONBodyTypeStoreSuspended OnStoreSuspendedJSONBodyType = "store.suspended"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreSuspendedJSONBodyType enum.
+func (e OnStoreSuspendedJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreSuspendedJSONBodyTypeStoreSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnStoreUpdatedJSONBodyType.
+const (
+	OnStoreUpdatedJSONBodyTypeStoreUpdated OnStoreUpdatedJSONBodyType = "store.updated"
+)
+
+// Valid indicates whether the value is a known member of the OnStoreUpdatedJSONBodyType enum.
+func (e OnStoreUpdatedJSONBodyType) Valid() bool {
+	switch e {
+	case OnStoreUpdatedJSONBodyTypeStoreUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnUserDeletedJSONBodyType.
+const (
+	OnUserDeletedJSONBodyTypeUserDeleted OnUserDeletedJSONBodyType = "user.deleted"
+)
+
+// Valid indicates whether the value is a known member of the OnUserDeletedJSONBodyType enum.
+func (e OnUserDeletedJSONBodyType) Valid() bool {
+	switch e {
+	case OnUserDeletedJSONBodyTypeUserDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnUserRegisteredJSONBodyType.
+const (
+	OnUserRegisteredJSONBodyTypeUserRegistered OnUserRegisteredJSONBodyType = "user.registered"
+)
+
+// Valid indicates whether the value is a known member of the OnUserRegisteredJSONBodyType enum.
+func (e OnUserRegisteredJSONBodyType) Valid() bool {
+	switch e {
+	case OnUserRegisteredJSONBodyTypeUserRegistered:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnUserResumedJSONBodyType.
+const (
+	OnUserResumedJSONBodyTypeUserResumed OnUserResumedJSONBodyType = "user.resumed"
+)
+
+// Valid indicates whether the value is a known member of the OnUserResumedJSONBodyType enum.
+func (e OnUserResumedJSONBodyType) Valid() bool {
+	switch e {
+	case OnUserResumedJSONBodyTypeUserResumed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnUserSuspendedJSONBodyType.
+const (
+	OnUserSuspendedJSONBodyTypeUserSuspended OnUserSuspendedJSONBodyType = "user.suspended"
+)
+
+// Valid indicates whether the value is a known member of the OnUserSuspendedJSONBodyType enum.
+func (e OnUserSuspendedJSONBodyType) Valid() bool {
+	switch e {
+	case OnUserSuspendedJSONBodyTypeUserSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnWebhookDisabledJSONBodyType.
+const (
+	OnWebhookDisabledJSONBodyTypeWebhookDisabled OnWebhookDisabledJSONBodyType = "webhook.disabled"
+)
+
+// Valid indicates whether the value is a known member of the OnWebhookDisabledJSONBodyType enum.
+func (e OnWebhookDisabledJSONBodyType) Valid() bool {
+	switch e {
+	case OnWebhookDisabledJSONBodyTypeWebhookDisabled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnWebhookTestJSONBodyType.
+const (
+	OnWebhookTestJSONBodyTypeWebhookTest OnWebhookTestJSONBodyType = "webhook.test"
+)
+
+// Valid indicates whether the value is a known member of the OnWebhookTestJSONBodyType enum.
+func (e OnWebhookTestJSONBodyType) Valid() bool {
+	switch e {
+	case OnWebhookTestJSONBodyTypeWebhookTest:
 		return true
 	default:
 		return false
@@ -2216,6 +3233,24 @@ type CreateProjectRequest struct {
 	Region string `json:"region"`
 }
 
+// CreateRequest defines model for CreateRequest.
+type CreateRequest struct {
+	// Description For people, at most 200 characters
+	//
+	// Examples: Orders to the warehouse
+	Description *string `json:"description,omitempty"`
+
+	// Types The types of events to receive; empty: all, also those of later versions
+	//
+	// Examples: ["store.suspended"]
+	Types []string `json:"types,omitzero"`
+
+	// URL Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
+	//
+	// Examples: https://example.com/webhooks
+	URL string `json:"url"`
+}
+
 // CreateStoreRequest defines model for CreateStoreRequest.
 type CreateStoreRequest struct {
 	// Name Name, for people
@@ -2430,6 +3465,77 @@ type DatabaseTest struct {
 	Warnings []Warning `json:"warnings"`
 }
 
+// Delivery defines model for Delivery.
+type Delivery struct {
+	// Attempts How often it was sent
+	Attempts int64 `json:"attempts"`
+
+	// CreatedAt When it was created
+	CreatedAt time.Time `json:"createdAt"`
+
+	// EventID The event, whose id is the header webhook-id
+	EventID string `json:"eventId"`
+
+	// FinishedAt When it was accepted or given up
+	FinishedAt *time.Time `json:"finishedAt"`
+
+	// ID Id of the delivery
+	ID string `json:"id"`
+
+	// NextAt When it is sent again, at the earliest
+	NextAt *time.Time `json:"nextAt"`
+
+	// Origin Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
+	Origin DeliveryOrigin `json:"origin"`
+
+	// State waiting: it is sent, or sent again; failed: it is not sent again
+	State DeliveryState `json:"state"`
+
+	// Type Type of the event
+	//
+	// Examples: store.suspended
+	Type string `json:"type"`
+
+	// WebhookID The endpoint
+	WebhookID string `json:"webhookId"`
+}
+
+// DeliveryOrigin Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
+type DeliveryOrigin string
+
+// DeliveryState waiting: it is sent, or sent again; failed: it is not sent again
+type DeliveryState string
+
+// DeliveryAttempt defines model for DeliveryAttempt.
+type DeliveryAttempt struct {
+	// Answer The beginning of the answer's body
+	Answer string `json:"answer"`
+
+	// At When it was sent
+	At time.Time `json:"at"`
+
+	// Fault Why it was not accepted, for people; null: it was
+	Fault *string `json:"fault"`
+
+	// Number 1, 2, 3, …
+	Number int64 `json:"number"`
+
+	// Status HTTP status of the answer; null: there was none
+	Status *int64 `json:"status"`
+
+	// TookMs Milliseconds until the answer
+	TookMs int64 `json:"tookMs"`
+}
+
+// DeliveryPage defines model for DeliveryPage.
+type DeliveryPage struct {
+	// Data The items of this page
+	Data []Delivery `json:"data"`
+
+	// NextCursor Send it as cursor for the next page; null on the last one
+	NextCursor *string `json:"nextCursor"`
+}
+
 // DownloadRequest defines model for DownloadRequest.
 type DownloadRequest struct {
 	// Passphrase Of at least 12 bytes: who has the file and the passphrase has the store's data
@@ -2457,6 +3563,38 @@ type EmailChange struct {
 
 	// OldConfirmedAt null until it is confirmed at the present address; set from the start if that was never verified
 	OldConfirmedAt *time.Time `json:"oldConfirmedAt"`
+}
+
+// Event defines model for Event.
+type Event struct {
+	// Data More of it: the members that the catalogue lists for the type
+	Data map[string]string `json:"data"`
+
+	// ID Id of the event; the header webhook-id of its deliveries
+	ID string `json:"id"`
+
+	// StoreID The store; null: it concerns no store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened: a type of the catalogue, which is the section webhooks of this document
+	//
+	// Examples: store.suspended
+	Type string `json:"type"`
+
+	// UserID Who did it; null: the platform, or an operator by a command
+	UserID *string `json:"userId"`
+}
+
+// EventPage defines model for EventPage.
+type EventPage struct {
+	// Data The items of this page
+	Data []Event `json:"data"`
+
+	// NextCursor Send it as cursor for the next page; null on the last one
+	NextCursor *string `json:"nextCursor"`
 }
 
 // Expiring defines model for Expiring.
@@ -2944,6 +4082,107 @@ type MoveRequest struct {
 
 // MoveRequestManaged The engine of a database that the platform makes: sqlite is embedded in the platform
 type MoveRequestManaged string
+
+// NewEndpointResponse defines model for NewEndpointResponse.
+type NewEndpointResponse struct {
+	// CreatedAt When it was created
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Description For people
+	Description string `json:"description"`
+
+	// DisabledReason failing: it accepted nothing for three days; gone: it answered 410
+	DisabledReason *NewEndpointResponseDisabledReason `json:"disabledReason"`
+
+	// FailingSince Since when it has accepted nothing; null: it accepts events
+	FailingSince *time.Time `json:"failingSince"`
+
+	// ID Id of the endpoint
+	ID string `json:"id"`
+
+	// NextAttemptAt When something is sent to it again; null: nothing waits
+	NextAttemptAt *time.Time `json:"nextAttemptAt"`
+
+	// OldSecretUntil Until then events are signed with the secret before too
+	OldSecretUntil *time.Time `json:"oldSecretUntil"`
+
+	// Replaying A replay is not finished
+	Replaying bool `json:"replaying"`
+
+	// Secret Verifies the signatures. Shown this once
+	Secret string `json:"secret"`
+
+	// State paused: by its owner; disabled: by the platform
+	State NewEndpointResponseState `json:"state"`
+
+	// StoreID The store whose events it receives; null: those of all stores
+	StoreID *string `json:"storeId"`
+
+	// Types The types of events that it receives; empty: all
+	Types []string `json:"types"`
+
+	// UpdatedAt When it was last changed
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// URL Where the events are sent
+	URL string `json:"url"`
+
+	// Waiting New events that wait for it, at most: some of them may not be for it
+	Waiting int64 `json:"waiting"`
+}
+
+// NewEndpointResponseDisabledReason failing: it accepted nothing for three days; gone: it answered 410
+type NewEndpointResponseDisabledReason string
+
+// NewEndpointResponseState paused: by its owner; disabled: by the platform
+type NewEndpointResponseState string
+
+// OneDeliveryResponse defines model for OneDeliveryResponse.
+type OneDeliveryResponse struct {
+	// Attempts How often it was sent
+	Attempts int64 `json:"attempts"`
+
+	// CreatedAt When it was created
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Event As it was sent; null: it is older than 30 days
+	Event *Event `json:"event"`
+
+	// EventID The event, whose id is the header webhook-id
+	EventID string `json:"eventId"`
+
+	// FinishedAt When it was accepted or given up
+	FinishedAt *time.Time `json:"finishedAt"`
+
+	// ID Id of the delivery
+	ID string `json:"id"`
+
+	// NextAt When it is sent again, at the earliest
+	NextAt *time.Time `json:"nextAt"`
+
+	// Origin Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
+	Origin OneDeliveryResponseOrigin `json:"origin"`
+
+	// State waiting: it is sent, or sent again; failed: it is not sent again
+	State OneDeliveryResponseState `json:"state"`
+
+	// Tries Each attempt, oldest first
+	Tries []DeliveryAttempt `json:"tries"`
+
+	// Type Type of the event
+	//
+	// Examples: store.suspended
+	Type string `json:"type"`
+
+	// WebhookID The endpoint
+	WebhookID string `json:"webhookId"`
+}
+
+// OneDeliveryResponseOrigin Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
+type OneDeliveryResponseOrigin string
+
+// OneDeliveryResponseState waiting: it is sent, or sent again; failed: it is not sent again
+type OneDeliveryResponseState string
 
 // Organization defines model for Organization.
 type Organization struct {
@@ -3570,6 +4809,21 @@ type RenamePasskeyRequest struct {
 	Name string `json:"name"`
 }
 
+// ReplayRequest defines model for ReplayRequest.
+type ReplayRequest struct {
+	// From Not before this moment, which is in the last 30 days
+	From time.Time `json:"from"`
+
+	// To Before this moment; unless given, now
+	To *time.Time `json:"to,omitempty"`
+}
+
+// ReplayResponse defines model for ReplayResponse.
+type ReplayResponse struct {
+	// Events The events of the range, at most: some of them may not be for the endpoint
+	Events int64 `json:"events"`
+}
+
 // RequestEmailChangeRequest defines model for RequestEmailChangeRequest.
 type RequestEmailChangeRequest struct {
 	// Email E-mail address
@@ -4080,6 +5334,24 @@ type UpdateHostnameRequest struct {
 	Primary bool `json:"primary"`
 }
 
+// UpdateRequest defines model for UpdateRequest.
+type UpdateRequest struct {
+	// Description For people, at most 200 characters
+	Description *string `json:"description,omitempty"`
+
+	// Enabled false pauses the endpoint; true enables one that is paused or disabled
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// SkipMissed With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days
+	SkipMissed *bool `json:"skipMissed,omitempty"`
+
+	// Types The types of events to receive; empty: all
+	Types []string `json:"types,omitzero"`
+
+	// URL Where the events are sent
+	URL *string `json:"url,omitempty"`
+}
+
 // User defines model for User.
 type User struct {
 	// CreatedAt When it was created
@@ -4143,10 +5415,106 @@ type Warning struct {
 	Message string `json:"message"`
 }
 
+// Webhook defines model for Webhook.
+type Webhook struct {
+	// CreatedAt When it was created
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Description For people
+	Description string `json:"description"`
+
+	// DisabledReason failing: it accepted nothing for three days; gone: it answered 410
+	DisabledReason *WebhookDisabledReason `json:"disabledReason"`
+
+	// FailingSince Since when it has accepted nothing; null: it accepts events
+	FailingSince *time.Time `json:"failingSince"`
+
+	// ID Id of the endpoint
+	ID string `json:"id"`
+
+	// NextAttemptAt When something is sent to it again; null: nothing waits
+	NextAttemptAt *time.Time `json:"nextAttemptAt"`
+
+	// OldSecretUntil Until then events are signed with the secret before too
+	OldSecretUntil *time.Time `json:"oldSecretUntil"`
+
+	// Replaying A replay is not finished
+	Replaying bool `json:"replaying"`
+
+	// State paused: by its owner; disabled: by the platform
+	State WebhookState `json:"state"`
+
+	// StoreID The store whose events it receives; null: those of all stores
+	StoreID *string `json:"storeId"`
+
+	// Types The types of events that it receives; empty: all
+	Types []string `json:"types"`
+
+	// UpdatedAt When it was last changed
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// URL Where the events are sent
+	URL string `json:"url"`
+
+	// Waiting New events that wait for it, at most: some of them may not be for it
+	Waiting int64 `json:"waiting"`
+}
+
+// WebhookDisabledReason failing: it accepted nothing for three days; gone: it answered 410
+type WebhookDisabledReason string
+
+// WebhookState paused: by its owner; disabled: by the platform
+type WebhookState string
+
+// WebhookChangeRequest defines model for WebhookChangeRequest.
+type WebhookChangeRequest struct {
+	// Description For people, at most 200 characters
+	Description *string `json:"description,omitempty"`
+
+	// Enabled false pauses the endpoint; true enables one that is paused or disabled
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// SkipMissed With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days
+	SkipMissed *bool `json:"skipMissed,omitempty"`
+
+	// Types The types of events to receive; empty: all
+	Types []string `json:"types,omitzero"`
+
+	// URL Where the events are sent
+	URL *string `json:"url,omitempty"`
+}
+
+// WebhookRequest defines model for WebhookRequest.
+type WebhookRequest struct {
+	// Description For people, at most 200 characters
+	//
+	// Examples: Orders to the warehouse
+	Description *string `json:"description,omitempty"`
+
+	// Types The types of events to receive; empty: all, also those of later versions
+	//
+	// Examples: ["store.suspended"]
+	Types []string `json:"types,omitzero"`
+
+	// URL Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
+	//
+	// Examples: https://example.com/webhooks
+	URL string `json:"url"`
+}
+
 // WebhookResponse defines model for WebhookResponse.
 type WebhookResponse struct {
 	// Received The event was received
 	Received bool `json:"received"`
+}
+
+// WebhooksResponse defines model for WebhooksResponse.
+type WebhooksResponse struct {
+	// Data The items of this page
+	Data []Webhook `json:"data"`
+
+	// NextCursor Send it as cursor for the next page; null on the last one
+	NextCursor *string `json:"nextCursor"`
 }
 
 // HoldsListParams defines parameters for HoldsList.
@@ -4196,6 +5564,30 @@ type TransactionsListParams struct {
 
 // TransactionsListParamsType defines parameters for TransactionsList.
 type TransactionsListParamsType string
+
+// OperatorEventsListParams defines parameters for OperatorEventsList.
+type OperatorEventsListParams struct {
+	// Limit The most items of a page
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor nextCursor of the page before
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Type Events of these types only
+	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
+
+	// Order Which event is the first
+	Order *OperatorEventsListParamsOrder `form:"order,omitempty" json:"order,omitempty"`
+}
+
+// OperatorEventsListParamsOrder defines parameters for OperatorEventsList.
+type OperatorEventsListParamsOrder string
+
+// OperatorEventsFollowParams defines parameters for OperatorEventsFollow.
+type OperatorEventsFollowParams struct {
+	// Type Events of these types only
+	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
+}
 
 // OperatorAuditParams defines parameters for OperatorAudit.
 type OperatorAuditParams struct {
@@ -4268,6 +5660,24 @@ type OperatorStoresParamsHealth string
 
 // OperatorStoresParamsSort defines parameters for OperatorStores.
 type OperatorStoresParamsSort string
+
+// OperatorWebhookDeliveriesListParams defines parameters for OperatorWebhookDeliveriesList.
+type OperatorWebhookDeliveriesListParams struct {
+	// Limit The most items of a page
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor nextCursor of the page before
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// State Deliveries in this state only
+	State *OperatorWebhookDeliveriesListParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Type Deliveries of events of this type only
+	Type *string `form:"type,omitempty" json:"type,omitempty"`
+}
+
+// OperatorWebhookDeliveriesListParamsState defines parameters for OperatorWebhookDeliveriesList.
+type OperatorWebhookDeliveriesListParamsState string
 
 // StorefrontProductsParams defines parameters for StorefrontProducts.
 type StorefrontProductsParams struct {
@@ -4347,6 +5757,30 @@ type DatabaseResetPasswordParams struct {
 // DatabaseResetPasswordParamsAccess defines parameters for DatabaseResetPassword.
 type DatabaseResetPasswordParamsAccess string
 
+// EventsListParams defines parameters for EventsList.
+type EventsListParams struct {
+	// Limit The most items of a page
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor nextCursor of the page before
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Type Events of these types only
+	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
+
+	// Order Which event is the first
+	Order *EventsListParamsOrder `form:"order,omitempty" json:"order,omitempty"`
+}
+
+// EventsListParamsOrder defines parameters for EventsList.
+type EventsListParamsOrder string
+
+// EventsFollowParams defines parameters for EventsFollow.
+type EventsFollowParams struct {
+	// Type Events of these types only
+	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
+}
+
 // MovesListParams defines parameters for MovesList.
 type MovesListParams struct {
 	// Limit The most items of a page
@@ -4361,3 +5795,2382 @@ type SupabaseProjectsParams struct {
 	// Organization Slug: only this organisation's projects
 	Organization *string `form:"organization,omitempty" json:"organization,omitempty"`
 }
+
+// WebhookDeliveriesListParams defines parameters for WebhookDeliveriesList.
+type WebhookDeliveriesListParams struct {
+	// Limit The most items of a page
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor nextCursor of the page before
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// State Deliveries in this state only
+	State *WebhookDeliveriesListParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Type Deliveries of events of this type only
+	Type *string `form:"type,omitempty" json:"type,omitempty"`
+}
+
+// WebhookDeliveriesListParamsState defines parameters for WebhookDeliveriesList.
+type WebhookDeliveriesListParamsState string
+
+// OnAPIKeyCreatedJSONBody defines parameters for OnAPIKeyCreated.
+type OnAPIKeyCreatedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// KeyID The key
+		KeyID string `json:"keyId"`
+
+		// Name The key's name
+		Name string `json:"name"`
+
+		// Scopes What it may do, separated by spaces
+		Scopes string `json:"scopes"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnAPIKeyCreatedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnAPIKeyCreatedParams defines parameters for OnAPIKeyCreated.
+type OnAPIKeyCreatedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnAPIKeyCreatedJSONBodyType defines parameters for OnAPIKeyCreated.
+type OnAPIKeyCreatedJSONBodyType string
+
+// OnAPIKeyRevokedJSONBody defines parameters for OnAPIKeyRevoked.
+type OnAPIKeyRevokedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// KeyID The key
+		KeyID string `json:"keyId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnAPIKeyRevokedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnAPIKeyRevokedParams defines parameters for OnAPIKeyRevoked.
+type OnAPIKeyRevokedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnAPIKeyRevokedJSONBodyType defines parameters for OnAPIKeyRevoked.
+type OnAPIKeyRevokedJSONBodyType string
+
+// OnBackupClonedJSONBody defines parameters for OnBackupCloned.
+type OnBackupClonedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// Into The new store
+		Into string `json:"into"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnBackupClonedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnBackupClonedParams defines parameters for OnBackupCloned.
+type OnBackupClonedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnBackupClonedJSONBodyType defines parameters for OnBackupCloned.
+type OnBackupClonedJSONBodyType string
+
+// OnBackupDeletedJSONBody defines parameters for OnBackupDeleted.
+type OnBackupDeletedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnBackupDeletedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnBackupDeletedParams defines parameters for OnBackupDeleted.
+type OnBackupDeletedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnBackupDeletedJSONBodyType defines parameters for OnBackupDeleted.
+type OnBackupDeletedJSONBodyType string
+
+// OnBackupFailedJSONBody defines parameters for OnBackupFailed.
+type OnBackupFailedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// Code What went wrong, a code of the API's errors
+		Code string `json:"code"`
+
+		// Message What went wrong, for people
+		Message string `json:"message"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnBackupFailedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnBackupFailedParams defines parameters for OnBackupFailed.
+type OnBackupFailedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnBackupFailedJSONBodyType defines parameters for OnBackupFailed.
+type OnBackupFailedJSONBodyType string
+
+// OnBackupRestoredJSONBody defines parameters for OnBackupRestored.
+type OnBackupRestoredJSONBody struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// RestoreID The restore
+		RestoreID string `json:"restoreId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnBackupRestoredJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnBackupRestoredParams defines parameters for OnBackupRestored.
+type OnBackupRestoredParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnBackupRestoredJSONBodyType defines parameters for OnBackupRestored.
+type OnBackupRestoredJSONBodyType string
+
+// OnBackupSucceededJSONBody defines parameters for OnBackupSucceeded.
+type OnBackupSucceededJSONBody struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// Bytes Of the file
+		Bytes string `json:"bytes"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnBackupSucceededJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnBackupSucceededParams defines parameters for OnBackupSucceeded.
+type OnBackupSucceededParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnBackupSucceededJSONBodyType defines parameters for OnBackupSucceeded.
+type OnBackupSucceededJSONBodyType string
+
+// OnCreditsAdjustedJSONBody defines parameters for OnCreditsAdjusted.
+type OnCreditsAdjustedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsAdjustedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsAdjustedParams defines parameters for OnCreditsAdjusted.
+type OnCreditsAdjustedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsAdjustedJSONBodyType defines parameters for OnCreditsAdjusted.
+type OnCreditsAdjustedJSONBodyType string
+
+// OnCreditsAutoRechargeStoppedJSONBody defines parameters for OnCreditsAutoRechargeStopped.
+type OnCreditsAutoRechargeStoppedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Reason Why
+		Reason string `json:"reason"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsAutoRechargeStoppedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsAutoRechargeStoppedParams defines parameters for OnCreditsAutoRechargeStopped.
+type OnCreditsAutoRechargeStoppedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsAutoRechargeStoppedJSONBodyType defines parameters for OnCreditsAutoRechargeStopped.
+type OnCreditsAutoRechargeStoppedJSONBodyType string
+
+// OnCreditsDisputedJSONBody defines parameters for OnCreditsDisputed.
+type OnCreditsDisputedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsDisputedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsDisputedParams defines parameters for OnCreditsDisputed.
+type OnCreditsDisputedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsDisputedJSONBodyType defines parameters for OnCreditsDisputed.
+type OnCreditsDisputedJSONBodyType string
+
+// OnCreditsExpiredJSONBody defines parameters for OnCreditsExpired.
+type OnCreditsExpiredJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsExpiredJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsExpiredParams defines parameters for OnCreditsExpired.
+type OnCreditsExpiredParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsExpiredJSONBodyType defines parameters for OnCreditsExpired.
+type OnCreditsExpiredJSONBodyType string
+
+// OnCreditsGrantedJSONBody defines parameters for OnCreditsGranted.
+type OnCreditsGrantedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsGrantedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsGrantedParams defines parameters for OnCreditsGranted.
+type OnCreditsGrantedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsGrantedJSONBodyType defines parameters for OnCreditsGranted.
+type OnCreditsGrantedJSONBodyType string
+
+// OnCreditsLowJSONBody defines parameters for OnCreditsLow.
+type OnCreditsLowJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Available The credits after it
+		Available string `json:"available"`
+
+		// Threshold In credits
+		Threshold string `json:"threshold"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsLowJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsLowParams defines parameters for OnCreditsLow.
+type OnCreditsLowParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsLowJSONBodyType defines parameters for OnCreditsLow.
+type OnCreditsLowJSONBodyType string
+
+// OnCreditsPurchasedJSONBody defines parameters for OnCreditsPurchased.
+type OnCreditsPurchasedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsPurchasedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsPurchasedParams defines parameters for OnCreditsPurchased.
+type OnCreditsPurchasedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsPurchasedJSONBodyType defines parameters for OnCreditsPurchased.
+type OnCreditsPurchasedJSONBodyType string
+
+// OnCreditsRefundedJSONBody defines parameters for OnCreditsRefunded.
+type OnCreditsRefundedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsRefundedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsRefundedParams defines parameters for OnCreditsRefunded.
+type OnCreditsRefundedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsRefundedJSONBodyType defines parameters for OnCreditsRefunded.
+type OnCreditsRefundedJSONBodyType string
+
+// OnCreditsSpentJSONBody defines parameters for OnCreditsSpent.
+type OnCreditsSpentJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnCreditsSpentJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnCreditsSpentParams defines parameters for OnCreditsSpent.
+type OnCreditsSpentParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnCreditsSpentJSONBodyType defines parameters for OnCreditsSpent.
+type OnCreditsSpentJSONBodyType string
+
+// OnDatabaseCredentialsRotatedJSONBody defines parameters for OnDatabaseCredentialsRotated.
+type OnDatabaseCredentialsRotatedJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabaseCredentialsRotatedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabaseCredentialsRotatedParams defines parameters for OnDatabaseCredentialsRotated.
+type OnDatabaseCredentialsRotatedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabaseCredentialsRotatedJSONBodyType defines parameters for OnDatabaseCredentialsRotated.
+type OnDatabaseCredentialsRotatedJSONBodyType string
+
+// OnDatabaseFailedJSONBody defines parameters for OnDatabaseFailed.
+type OnDatabaseFailedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Code What went wrong, a code of the API's errors
+		Code string `json:"code"`
+
+		// Message What went wrong, for people
+		Message string `json:"message"`
+
+		// RunID The run that connected the database
+		RunID string `json:"runId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabaseFailedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabaseFailedParams defines parameters for OnDatabaseFailed.
+type OnDatabaseFailedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabaseFailedJSONBodyType defines parameters for OnDatabaseFailed.
+type OnDatabaseFailedJSONBodyType string
+
+// OnDatabaseMoveEndedJSONBody defines parameters for OnDatabaseMoveEnded.
+type OnDatabaseMoveEndedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// MoveID The move
+		MoveID string `json:"moveId"`
+
+		// State succeeded, aborted, rolled_back or failed
+		State string `json:"state"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabaseMoveEndedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabaseMoveEndedParams defines parameters for OnDatabaseMoveEnded.
+type OnDatabaseMoveEndedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabaseMoveEndedJSONBodyType defines parameters for OnDatabaseMoveEnded.
+type OnDatabaseMoveEndedJSONBodyType string
+
+// OnDatabaseMoveStartedJSONBody defines parameters for OnDatabaseMoveStarted.
+type OnDatabaseMoveStartedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// MoveID The move
+		MoveID string `json:"moveId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabaseMoveStartedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabaseMoveStartedParams defines parameters for OnDatabaseMoveStarted.
+type OnDatabaseMoveStartedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabaseMoveStartedJSONBodyType defines parameters for OnDatabaseMoveStarted.
+type OnDatabaseMoveStartedJSONBodyType string
+
+// OnDatabaseMovedJSONBody defines parameters for OnDatabaseMoved.
+type OnDatabaseMovedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// MoveID The move
+		MoveID string `json:"moveId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabaseMovedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabaseMovedParams defines parameters for OnDatabaseMoved.
+type OnDatabaseMovedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabaseMovedJSONBodyType defines parameters for OnDatabaseMoved.
+type OnDatabaseMovedJSONBodyType string
+
+// OnDatabasePasswordResetJSONBody defines parameters for OnDatabasePasswordReset.
+type OnDatabasePasswordResetJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabasePasswordResetJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabasePasswordResetParams defines parameters for OnDatabasePasswordReset.
+type OnDatabasePasswordResetParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabasePasswordResetJSONBodyType defines parameters for OnDatabasePasswordReset.
+type OnDatabasePasswordResetJSONBodyType string
+
+// OnDatabaseReadyJSONBody defines parameters for OnDatabaseReady.
+type OnDatabaseReadyJSONBody struct {
+	// Data More of it
+	Data struct {
+		// RunID The run that connected the database
+		RunID string `json:"runId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnDatabaseReadyJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnDatabaseReadyParams defines parameters for OnDatabaseReady.
+type OnDatabaseReadyParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnDatabaseReadyJSONBodyType defines parameters for OnDatabaseReady.
+type OnDatabaseReadyJSONBodyType string
+
+// OnHostnameAddedJSONBody defines parameters for OnHostnameAdded.
+type OnHostnameAddedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnHostnameAddedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnHostnameAddedParams defines parameters for OnHostnameAdded.
+type OnHostnameAddedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnHostnameAddedJSONBodyType defines parameters for OnHostnameAdded.
+type OnHostnameAddedJSONBodyType string
+
+// OnHostnameLostJSONBody defines parameters for OnHostnameLost.
+type OnHostnameLostJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnHostnameLostJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnHostnameLostParams defines parameters for OnHostnameLost.
+type OnHostnameLostParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnHostnameLostJSONBodyType defines parameters for OnHostnameLost.
+type OnHostnameLostJSONBodyType string
+
+// OnHostnameMadePrimaryJSONBody defines parameters for OnHostnameMadePrimary.
+type OnHostnameMadePrimaryJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnHostnameMadePrimaryJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnHostnameMadePrimaryParams defines parameters for OnHostnameMadePrimary.
+type OnHostnameMadePrimaryParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnHostnameMadePrimaryJSONBodyType defines parameters for OnHostnameMadePrimary.
+type OnHostnameMadePrimaryJSONBodyType string
+
+// OnHostnameRemovedJSONBody defines parameters for OnHostnameRemoved.
+type OnHostnameRemovedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnHostnameRemovedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnHostnameRemovedParams defines parameters for OnHostnameRemoved.
+type OnHostnameRemovedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnHostnameRemovedJSONBodyType defines parameters for OnHostnameRemoved.
+type OnHostnameRemovedJSONBodyType string
+
+// OnHostnameVerifiedJSONBody defines parameters for OnHostnameVerified.
+type OnHostnameVerifiedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnHostnameVerifiedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnHostnameVerifiedParams defines parameters for OnHostnameVerified.
+type OnHostnameVerifiedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnHostnameVerifiedJSONBodyType defines parameters for OnHostnameVerified.
+type OnHostnameVerifiedJSONBodyType string
+
+// OnMemberInvitationRevokedJSONBody defines parameters for OnMemberInvitationRevoked.
+type OnMemberInvitationRevokedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// InvitationID The invitation
+		InvitationID string `json:"invitationId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnMemberInvitationRevokedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnMemberInvitationRevokedParams defines parameters for OnMemberInvitationRevoked.
+type OnMemberInvitationRevokedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnMemberInvitationRevokedJSONBodyType defines parameters for OnMemberInvitationRevoked.
+type OnMemberInvitationRevokedJSONBodyType string
+
+// OnMemberInvitedJSONBody defines parameters for OnMemberInvited.
+type OnMemberInvitedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Email The address that the invitation was sent to
+		Email string `json:"email"`
+
+		// InvitationID The invitation
+		InvitationID string `json:"invitationId"`
+
+		// Role owner, admin, member or viewer
+		Role string `json:"role"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnMemberInvitedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnMemberInvitedParams defines parameters for OnMemberInvited.
+type OnMemberInvitedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnMemberInvitedJSONBodyType defines parameters for OnMemberInvited.
+type OnMemberInvitedJSONBodyType string
+
+// OnMemberJoinedJSONBody defines parameters for OnMemberJoined.
+type OnMemberJoinedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Role owner, admin, member or viewer
+		Role string `json:"role"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnMemberJoinedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnMemberJoinedParams defines parameters for OnMemberJoined.
+type OnMemberJoinedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnMemberJoinedJSONBodyType defines parameters for OnMemberJoined.
+type OnMemberJoinedJSONBodyType string
+
+// OnMemberOwnershipTransferredJSONBody defines parameters for OnMemberOwnershipTransferred.
+type OnMemberOwnershipTransferredJSONBody struct {
+	// Data More of it
+	Data struct {
+		// To The user who owns it now
+		To string `json:"to"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnMemberOwnershipTransferredJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnMemberOwnershipTransferredParams defines parameters for OnMemberOwnershipTransferred.
+type OnMemberOwnershipTransferredParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnMemberOwnershipTransferredJSONBodyType defines parameters for OnMemberOwnershipTransferred.
+type OnMemberOwnershipTransferredJSONBodyType string
+
+// OnMemberRemovedJSONBody defines parameters for OnMemberRemoved.
+type OnMemberRemovedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// MemberID The user
+		MemberID string `json:"memberId"`
+
+		// Role owner, admin, member or viewer
+		Role string `json:"role"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnMemberRemovedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnMemberRemovedParams defines parameters for OnMemberRemoved.
+type OnMemberRemovedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnMemberRemovedJSONBodyType defines parameters for OnMemberRemoved.
+type OnMemberRemovedJSONBodyType string
+
+// OnMemberRoleChangedJSONBody defines parameters for OnMemberRoleChanged.
+type OnMemberRoleChangedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// From The role before
+		From string `json:"from"`
+
+		// MemberID The user
+		MemberID string `json:"memberId"`
+
+		// To The role now
+		To string `json:"to"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnMemberRoleChangedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnMemberRoleChangedParams defines parameters for OnMemberRoleChanged.
+type OnMemberRoleChangedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnMemberRoleChangedJSONBodyType defines parameters for OnMemberRoleChanged.
+type OnMemberRoleChangedJSONBodyType string
+
+// OnPurchaseExpiredJSONBody defines parameters for OnPurchaseExpired.
+type OnPurchaseExpiredJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnPurchaseExpiredJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnPurchaseExpiredParams defines parameters for OnPurchaseExpired.
+type OnPurchaseExpiredParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnPurchaseExpiredJSONBodyType defines parameters for OnPurchaseExpired.
+type OnPurchaseExpiredJSONBodyType string
+
+// OnPurchasePaidJSONBody defines parameters for OnPurchasePaid.
+type OnPurchasePaidJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnPurchasePaidJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnPurchasePaidParams defines parameters for OnPurchasePaid.
+type OnPurchasePaidParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnPurchasePaidJSONBodyType defines parameters for OnPurchasePaid.
+type OnPurchasePaidJSONBodyType string
+
+// OnPurchaseReversedJSONBody defines parameters for OnPurchaseReversed.
+type OnPurchaseReversedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+
+		// Reversed How much of the price, a decimal number
+		Reversed string `json:"reversed"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnPurchaseReversedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnPurchaseReversedParams defines parameters for OnPurchaseReversed.
+type OnPurchaseReversedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnPurchaseReversedJSONBodyType defines parameters for OnPurchaseReversed.
+type OnPurchaseReversedJSONBodyType string
+
+// OnPurchaseStartedJSONBody defines parameters for OnPurchaseStarted.
+type OnPurchaseStartedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnPurchaseStartedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnPurchaseStartedParams defines parameters for OnPurchaseStarted.
+type OnPurchaseStartedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnPurchaseStartedJSONBodyType defines parameters for OnPurchaseStarted.
+type OnPurchaseStartedJSONBodyType string
+
+// OnStoreCreatedJSONBody defines parameters for OnStoreCreated.
+type OnStoreCreatedJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreCreatedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreCreatedParams defines parameters for OnStoreCreated.
+type OnStoreCreatedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreCreatedJSONBodyType defines parameters for OnStoreCreated.
+type OnStoreCreatedJSONBodyType string
+
+// OnStoreDeletedJSONBody defines parameters for OnStoreDeleted.
+type OnStoreDeletedJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreDeletedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreDeletedParams defines parameters for OnStoreDeleted.
+type OnStoreDeletedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreDeletedJSONBodyType defines parameters for OnStoreDeleted.
+type OnStoreDeletedJSONBodyType string
+
+// OnStoreDeletionScheduledJSONBody defines parameters for OnStoreDeletionScheduled.
+type OnStoreDeletionScheduledJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreDeletionScheduledJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreDeletionScheduledParams defines parameters for OnStoreDeletionScheduled.
+type OnStoreDeletionScheduledParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreDeletionScheduledJSONBodyType defines parameters for OnStoreDeletionScheduled.
+type OnStoreDeletionScheduledJSONBodyType string
+
+// OnStoreRestoredJSONBody defines parameters for OnStoreRestored.
+type OnStoreRestoredJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreRestoredJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreRestoredParams defines parameters for OnStoreRestored.
+type OnStoreRestoredParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreRestoredJSONBodyType defines parameters for OnStoreRestored.
+type OnStoreRestoredJSONBodyType string
+
+// OnStoreResumedJSONBody defines parameters for OnStoreResumed.
+type OnStoreResumedJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreResumedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreResumedParams defines parameters for OnStoreResumed.
+type OnStoreResumedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreResumedJSONBodyType defines parameters for OnStoreResumed.
+type OnStoreResumedJSONBodyType string
+
+// OnStoreSuspendedJSONBody defines parameters for OnStoreSuspended.
+type OnStoreSuspendedJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreSuspendedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreSuspendedParams defines parameters for OnStoreSuspended.
+type OnStoreSuspendedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreSuspendedJSONBodyType defines parameters for OnStoreSuspended.
+type OnStoreSuspendedJSONBodyType string
+
+// OnStoreUpdatedJSONBody defines parameters for OnStoreUpdated.
+type OnStoreUpdatedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// Fields The names of the changed fields, separated by commas
+		Fields string `json:"fields"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnStoreUpdatedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnStoreUpdatedParams defines parameters for OnStoreUpdated.
+type OnStoreUpdatedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnStoreUpdatedJSONBodyType defines parameters for OnStoreUpdated.
+type OnStoreUpdatedJSONBodyType string
+
+// OnUserDeletedJSONBody defines parameters for OnUserDeleted.
+type OnUserDeletedJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnUserDeletedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnUserDeletedParams defines parameters for OnUserDeleted.
+type OnUserDeletedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnUserDeletedJSONBodyType defines parameters for OnUserDeleted.
+type OnUserDeletedJSONBodyType string
+
+// OnUserRegisteredJSONBody defines parameters for OnUserRegistered.
+type OnUserRegisteredJSONBody struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnUserRegisteredJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnUserRegisteredParams defines parameters for OnUserRegistered.
+type OnUserRegisteredParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnUserRegisteredJSONBodyType defines parameters for OnUserRegistered.
+type OnUserRegisteredJSONBodyType string
+
+// OnUserResumedJSONBody defines parameters for OnUserResumed.
+type OnUserResumedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// SubjectID The user that it concerns
+		SubjectID string `json:"subjectId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnUserResumedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnUserResumedParams defines parameters for OnUserResumed.
+type OnUserResumedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnUserResumedJSONBodyType defines parameters for OnUserResumed.
+type OnUserResumedJSONBodyType string
+
+// OnUserSuspendedJSONBody defines parameters for OnUserSuspended.
+type OnUserSuspendedJSONBody struct {
+	// Data More of it
+	Data struct {
+		// SubjectID The user that it concerns
+		SubjectID string `json:"subjectId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnUserSuspendedJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnUserSuspendedParams defines parameters for OnUserSuspended.
+type OnUserSuspendedParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnUserSuspendedJSONBodyType defines parameters for OnUserSuspended.
+type OnUserSuspendedJSONBodyType string
+
+// OnWebhookDisabledJSONBody defines parameters for OnWebhookDisabled.
+type OnWebhookDisabledJSONBody struct {
+	// Data More of it
+	Data struct {
+		// EndpointID The endpoint
+		EndpointID string `json:"endpointId"`
+
+		// Reason failing or gone
+		Reason string `json:"reason"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnWebhookDisabledJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnWebhookDisabledParams defines parameters for OnWebhookDisabled.
+type OnWebhookDisabledParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnWebhookDisabledJSONBodyType defines parameters for OnWebhookDisabled.
+type OnWebhookDisabledJSONBodyType string
+
+// OnWebhookTestJSONBody defines parameters for OnWebhookTest.
+type OnWebhookTestJSONBody struct {
+	// Data More of it
+	Data struct {
+		// EndpointID The endpoint
+		EndpointID string `json:"endpointId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type OnWebhookTestJSONBodyType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// OnWebhookTestParams defines parameters for OnWebhookTest.
+type OnWebhookTestParams struct {
+	// WebhookID Id of the event: the same whenever it is sent again
+	WebhookID string `json:"webhook-id"`
+
+	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
+	WebhookTimestamp string `json:"webhook-timestamp"`
+
+	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
+	WebhookSignature string `json:"webhook-signature"`
+}
+
+// OnWebhookTestJSONBodyType defines parameters for OnWebhookTest.
+type OnWebhookTestJSONBodyType string
+
+// OnAPIKeyCreatedJSONRequestBody defines body for OnAPIKeyCreated for application/json ContentType.
+type OnAPIKeyCreatedJSONRequestBody OnAPIKeyCreatedJSONBody
+
+// OnAPIKeyRevokedJSONRequestBody defines body for OnAPIKeyRevoked for application/json ContentType.
+type OnAPIKeyRevokedJSONRequestBody OnAPIKeyRevokedJSONBody
+
+// OnBackupClonedJSONRequestBody defines body for OnBackupCloned for application/json ContentType.
+type OnBackupClonedJSONRequestBody OnBackupClonedJSONBody
+
+// OnBackupDeletedJSONRequestBody defines body for OnBackupDeleted for application/json ContentType.
+type OnBackupDeletedJSONRequestBody OnBackupDeletedJSONBody
+
+// OnBackupFailedJSONRequestBody defines body for OnBackupFailed for application/json ContentType.
+type OnBackupFailedJSONRequestBody OnBackupFailedJSONBody
+
+// OnBackupRestoredJSONRequestBody defines body for OnBackupRestored for application/json ContentType.
+type OnBackupRestoredJSONRequestBody OnBackupRestoredJSONBody
+
+// OnBackupSucceededJSONRequestBody defines body for OnBackupSucceeded for application/json ContentType.
+type OnBackupSucceededJSONRequestBody OnBackupSucceededJSONBody
+
+// OnCreditsAdjustedJSONRequestBody defines body for OnCreditsAdjusted for application/json ContentType.
+type OnCreditsAdjustedJSONRequestBody OnCreditsAdjustedJSONBody
+
+// OnCreditsAutoRechargeStoppedJSONRequestBody defines body for OnCreditsAutoRechargeStopped for application/json ContentType.
+type OnCreditsAutoRechargeStoppedJSONRequestBody OnCreditsAutoRechargeStoppedJSONBody
+
+// OnCreditsDisputedJSONRequestBody defines body for OnCreditsDisputed for application/json ContentType.
+type OnCreditsDisputedJSONRequestBody OnCreditsDisputedJSONBody
+
+// OnCreditsExpiredJSONRequestBody defines body for OnCreditsExpired for application/json ContentType.
+type OnCreditsExpiredJSONRequestBody OnCreditsExpiredJSONBody
+
+// OnCreditsGrantedJSONRequestBody defines body for OnCreditsGranted for application/json ContentType.
+type OnCreditsGrantedJSONRequestBody OnCreditsGrantedJSONBody
+
+// OnCreditsLowJSONRequestBody defines body for OnCreditsLow for application/json ContentType.
+type OnCreditsLowJSONRequestBody OnCreditsLowJSONBody
+
+// OnCreditsPurchasedJSONRequestBody defines body for OnCreditsPurchased for application/json ContentType.
+type OnCreditsPurchasedJSONRequestBody OnCreditsPurchasedJSONBody
+
+// OnCreditsRefundedJSONRequestBody defines body for OnCreditsRefunded for application/json ContentType.
+type OnCreditsRefundedJSONRequestBody OnCreditsRefundedJSONBody
+
+// OnCreditsSpentJSONRequestBody defines body for OnCreditsSpent for application/json ContentType.
+type OnCreditsSpentJSONRequestBody OnCreditsSpentJSONBody
+
+// OnDatabaseCredentialsRotatedJSONRequestBody defines body for OnDatabaseCredentialsRotated for application/json ContentType.
+type OnDatabaseCredentialsRotatedJSONRequestBody OnDatabaseCredentialsRotatedJSONBody
+
+// OnDatabaseFailedJSONRequestBody defines body for OnDatabaseFailed for application/json ContentType.
+type OnDatabaseFailedJSONRequestBody OnDatabaseFailedJSONBody
+
+// OnDatabaseMoveEndedJSONRequestBody defines body for OnDatabaseMoveEnded for application/json ContentType.
+type OnDatabaseMoveEndedJSONRequestBody OnDatabaseMoveEndedJSONBody
+
+// OnDatabaseMoveStartedJSONRequestBody defines body for OnDatabaseMoveStarted for application/json ContentType.
+type OnDatabaseMoveStartedJSONRequestBody OnDatabaseMoveStartedJSONBody
+
+// OnDatabaseMovedJSONRequestBody defines body for OnDatabaseMoved for application/json ContentType.
+type OnDatabaseMovedJSONRequestBody OnDatabaseMovedJSONBody
+
+// OnDatabasePasswordResetJSONRequestBody defines body for OnDatabasePasswordReset for application/json ContentType.
+type OnDatabasePasswordResetJSONRequestBody OnDatabasePasswordResetJSONBody
+
+// OnDatabaseReadyJSONRequestBody defines body for OnDatabaseReady for application/json ContentType.
+type OnDatabaseReadyJSONRequestBody OnDatabaseReadyJSONBody
+
+// OnHostnameAddedJSONRequestBody defines body for OnHostnameAdded for application/json ContentType.
+type OnHostnameAddedJSONRequestBody OnHostnameAddedJSONBody
+
+// OnHostnameLostJSONRequestBody defines body for OnHostnameLost for application/json ContentType.
+type OnHostnameLostJSONRequestBody OnHostnameLostJSONBody
+
+// OnHostnameMadePrimaryJSONRequestBody defines body for OnHostnameMadePrimary for application/json ContentType.
+type OnHostnameMadePrimaryJSONRequestBody OnHostnameMadePrimaryJSONBody
+
+// OnHostnameRemovedJSONRequestBody defines body for OnHostnameRemoved for application/json ContentType.
+type OnHostnameRemovedJSONRequestBody OnHostnameRemovedJSONBody
+
+// OnHostnameVerifiedJSONRequestBody defines body for OnHostnameVerified for application/json ContentType.
+type OnHostnameVerifiedJSONRequestBody OnHostnameVerifiedJSONBody
+
+// OnMemberInvitationRevokedJSONRequestBody defines body for OnMemberInvitationRevoked for application/json ContentType.
+type OnMemberInvitationRevokedJSONRequestBody OnMemberInvitationRevokedJSONBody
+
+// OnMemberInvitedJSONRequestBody defines body for OnMemberInvited for application/json ContentType.
+type OnMemberInvitedJSONRequestBody OnMemberInvitedJSONBody
+
+// OnMemberJoinedJSONRequestBody defines body for OnMemberJoined for application/json ContentType.
+type OnMemberJoinedJSONRequestBody OnMemberJoinedJSONBody
+
+// OnMemberOwnershipTransferredJSONRequestBody defines body for OnMemberOwnershipTransferred for application/json ContentType.
+type OnMemberOwnershipTransferredJSONRequestBody OnMemberOwnershipTransferredJSONBody
+
+// OnMemberRemovedJSONRequestBody defines body for OnMemberRemoved for application/json ContentType.
+type OnMemberRemovedJSONRequestBody OnMemberRemovedJSONBody
+
+// OnMemberRoleChangedJSONRequestBody defines body for OnMemberRoleChanged for application/json ContentType.
+type OnMemberRoleChangedJSONRequestBody OnMemberRoleChangedJSONBody
+
+// OnPurchaseExpiredJSONRequestBody defines body for OnPurchaseExpired for application/json ContentType.
+type OnPurchaseExpiredJSONRequestBody OnPurchaseExpiredJSONBody
+
+// OnPurchasePaidJSONRequestBody defines body for OnPurchasePaid for application/json ContentType.
+type OnPurchasePaidJSONRequestBody OnPurchasePaidJSONBody
+
+// OnPurchaseReversedJSONRequestBody defines body for OnPurchaseReversed for application/json ContentType.
+type OnPurchaseReversedJSONRequestBody OnPurchaseReversedJSONBody
+
+// OnPurchaseStartedJSONRequestBody defines body for OnPurchaseStarted for application/json ContentType.
+type OnPurchaseStartedJSONRequestBody OnPurchaseStartedJSONBody
+
+// OnStoreCreatedJSONRequestBody defines body for OnStoreCreated for application/json ContentType.
+type OnStoreCreatedJSONRequestBody OnStoreCreatedJSONBody
+
+// OnStoreDeletedJSONRequestBody defines body for OnStoreDeleted for application/json ContentType.
+type OnStoreDeletedJSONRequestBody OnStoreDeletedJSONBody
+
+// OnStoreDeletionScheduledJSONRequestBody defines body for OnStoreDeletionScheduled for application/json ContentType.
+type OnStoreDeletionScheduledJSONRequestBody OnStoreDeletionScheduledJSONBody
+
+// OnStoreRestoredJSONRequestBody defines body for OnStoreRestored for application/json ContentType.
+type OnStoreRestoredJSONRequestBody OnStoreRestoredJSONBody
+
+// OnStoreResumedJSONRequestBody defines body for OnStoreResumed for application/json ContentType.
+type OnStoreResumedJSONRequestBody OnStoreResumedJSONBody
+
+// OnStoreSuspendedJSONRequestBody defines body for OnStoreSuspended for application/json ContentType.
+type OnStoreSuspendedJSONRequestBody OnStoreSuspendedJSONBody
+
+// OnStoreUpdatedJSONRequestBody defines body for OnStoreUpdated for application/json ContentType.
+type OnStoreUpdatedJSONRequestBody OnStoreUpdatedJSONBody
+
+// OnUserDeletedJSONRequestBody defines body for OnUserDeleted for application/json ContentType.
+type OnUserDeletedJSONRequestBody OnUserDeletedJSONBody
+
+// OnUserRegisteredJSONRequestBody defines body for OnUserRegistered for application/json ContentType.
+type OnUserRegisteredJSONRequestBody OnUserRegisteredJSONBody
+
+// OnUserResumedJSONRequestBody defines body for OnUserResumed for application/json ContentType.
+type OnUserResumedJSONRequestBody OnUserResumedJSONBody
+
+// OnUserSuspendedJSONRequestBody defines body for OnUserSuspended for application/json ContentType.
+type OnUserSuspendedJSONRequestBody OnUserSuspendedJSONBody
+
+// OnWebhookDisabledJSONRequestBody defines body for OnWebhookDisabled for application/json ContentType.
+type OnWebhookDisabledJSONRequestBody OnWebhookDisabledJSONBody
+
+// OnWebhookTestJSONRequestBody defines body for OnWebhookTest for application/json ContentType.
+type OnWebhookTestJSONRequestBody OnWebhookTestJSONBody

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import type { Client, ClientMeta, Options as Options2, RequestResult, ServerSentEventsResult, TDataShape } from './client/index.js';
-import type { AccountDeleteData, AccountDeleteResponses, AccountExportData, AccountExportResponses, AccountGetData, AccountGetResponses, AccountUpdateData, AccountUpdateResponses, ApiKeysCreateData, ApiKeysCreateResponses, ApiKeysDeleteData, ApiKeysDeleteResponses, ApiKeysListData, ApiKeysListResponses, AuthChangePasswordData, AuthChangePasswordResponses, AuthForgotPasswordData, AuthForgotPasswordResponses, AuthLoginData, AuthLoginResponses, AuthLoginSecondFactorData, AuthLoginSecondFactorResponses, AuthLogoutData, AuthLogoutResponses, AuthRefreshData, AuthRefreshResponses, AuthRegisterData, AuthRegisterResponses, AuthResendVerificationData, AuthResendVerificationResponses, AuthResetPasswordData, AuthResetPasswordResponses, AuthVerifyEmailData, AuthVerifyEmailResponses, AutoRechargeGetData, AutoRechargeGetResponses, AutoRechargeSaveCardData, AutoRechargeSaveCardResponses, AutoRechargeSetData, AutoRechargeSetResponses, BackupsCheckData, BackupsCheckResponses, BackupScheduleGetData, BackupScheduleGetResponses, BackupScheduleResetData, BackupScheduleResetResponses, BackupScheduleSetData, BackupScheduleSetResponses, BackupsCloneData, BackupsCloneResponses, BackupsCreateData, BackupsCreateResponses, BackupsDeleteData, BackupsDeleteResponses, BackupsDownloadData, BackupsDownloadResponses, BackupsGetData, BackupsGetResponses, BackupsListData, BackupsListResponses, BackupsRestoreData, BackupsRestoreResponses, BackupsUploadData, BackupsUploadResponses, CreditsBalanceData, CreditsBalanceResponses, CreditSettingsGetData, CreditSettingsGetResponses, CreditSettingsSetData, CreditSettingsSetResponses, CreditsPricesData, CreditsPricesResponses, CreditsSpendData, CreditsSpendResponses, CreditsStatisticsData, CreditsStatisticsResponses, DatabaseConnectData, DatabaseConnectResponses, DatabaseCredentialsData, DatabaseCredentialsResponses, DatabaseResetPasswordData, DatabaseResetPasswordResponses, DatabaseRotateCredentialsData, DatabaseRotateCredentialsResponses, DatabaseTestData, DatabaseTestResponses, EmailChangeCancelData, EmailChangeCancelResponses, EmailChangeConfirmData, EmailChangeConfirmResponses, EmailChangeGetData, EmailChangeGetResponses, EmailChangeStartData, EmailChangeStartResponses, HealthLiveData, HealthLiveResponses, HealthReadyData, HealthReadyResponses, HoldsCaptureData, HoldsCaptureResponses, HoldsCreateData, HoldsCreateResponses, HoldsListData, HoldsListResponses, HoldsReleaseData, HoldsReleaseResponses, HostnamesCreateData, HostnamesCreateResponses, HostnamesDeleteData, HostnamesDeleteResponses, HostnamesListData, HostnamesListResponses, HostnamesUpdateData, HostnamesUpdateResponses, HostnamesVerifyData, HostnamesVerifyResponses, InvitationsAcceptData, InvitationsAcceptResponses, InvitationsCreateData, InvitationsCreateResponses, InvitationsDeleteData, InvitationsDeleteResponses, InvitationsListData, InvitationsListResponses, MembersDeleteData, MembersDeleteResponses, MembersListData, MembersListResponses, MembersUpdateData, MembersUpdateResponses, MovesAbortData, MovesAbortResponses, MovesCreateData, MovesCreateResponses, MovesEventsData, MovesEventsResponse, MovesEventsResponses, MovesFinishData, MovesFinishResponses, MovesGetData, MovesGetResponses, MovesListData, MovesListResponses, MovesRollbackData, MovesRollbackResponses, OperatorAuditData, OperatorAuditResponses, OperatorImpersonateData, OperatorImpersonateResponses, OperatorStoresData, OperatorStoresResponses, PasskeysBeginLoginData, PasskeysBeginLoginResponses, PasskeysBeginRegistrationData, PasskeysBeginRegistrationResponses, PasskeysDeleteData, PasskeysDeleteResponses, PasskeysFinishLoginData, PasskeysFinishLoginResponses, PasskeysFinishRegistrationData, PasskeysFinishRegistrationResponses, PasskeysListData, PasskeysListResponses, PasskeysUpdateData, PasskeysUpdateResponses, ProvisioningEventsData, ProvisioningEventsResponse, ProvisioningEventsResponses, ProvisioningGetData, ProvisioningGetResponses, ProvisioningRetryData, ProvisioningRetryResponses, PurchasesCreateData, PurchasesCreateResponses, PurchasesGetData, PurchasesGetResponses, PurchasesListData, PurchasesListResponses, RestoresEventsData, RestoresEventsResponse, RestoresEventsResponses, RestoresGetData, RestoresGetResponses, SecondFactorConfirmData, SecondFactorConfirmResponses, SecondFactorDisableData, SecondFactorDisableResponses, SecondFactorEnrollData, SecondFactorEnrollResponses, SecondFactorGetData, SecondFactorGetResponses, SessionsDeleteData, SessionsDeleteOthersData, SessionsDeleteOthersResponses, SessionsDeleteResponses, SessionsListData, SessionsListResponses, StorefrontProductsData, StorefrontProductsResponses, StorefrontStoreData, StorefrontStoreResponses, StoresAuditData, StoresAuditResponses, StoresCreateData, StoresCreateResponses, StoresDeleteData, StoresDeleteResponses, StoresGetData, StoresGetResponses, StoresListData, StoresListResponses, StoresRestoreData, StoresRestoreResponses, StoresResumeData, StoresResumeResponses, StoresSuspendData, StoresSuspendResponses, StoresTransferOwnershipData, StoresTransferOwnershipResponses, StoresUpdateData, StoresUpdateResponses, SupabaseAuthorizeData, SupabaseAuthorizeResponses, SupabaseConnectionData, SupabaseConnectionResponses, SupabaseCreateProjectData, SupabaseCreateProjectResponses, SupabaseDisconnectData, SupabaseDisconnectResponses, SupabaseOrganizationsData, SupabaseOrganizationsResponses, SupabaseProjectsData, SupabaseProjectsResponses, SupabaseRegionsData, SupabaseRegionsResponses, TransactionsListData, TransactionsListResponses } from './types.gen.js';
+import type { AccountDeleteData, AccountDeleteResponses, AccountExportData, AccountExportResponses, AccountGetData, AccountGetResponses, AccountUpdateData, AccountUpdateResponses, ApiKeysCreateData, ApiKeysCreateResponses, ApiKeysDeleteData, ApiKeysDeleteResponses, ApiKeysListData, ApiKeysListResponses, AuthChangePasswordData, AuthChangePasswordResponses, AuthForgotPasswordData, AuthForgotPasswordResponses, AuthLoginData, AuthLoginResponses, AuthLoginSecondFactorData, AuthLoginSecondFactorResponses, AuthLogoutData, AuthLogoutResponses, AuthRefreshData, AuthRefreshResponses, AuthRegisterData, AuthRegisterResponses, AuthResendVerificationData, AuthResendVerificationResponses, AuthResetPasswordData, AuthResetPasswordResponses, AuthVerifyEmailData, AuthVerifyEmailResponses, AutoRechargeGetData, AutoRechargeGetResponses, AutoRechargeSaveCardData, AutoRechargeSaveCardResponses, AutoRechargeSetData, AutoRechargeSetResponses, BackupsCheckData, BackupsCheckResponses, BackupScheduleGetData, BackupScheduleGetResponses, BackupScheduleResetData, BackupScheduleResetResponses, BackupScheduleSetData, BackupScheduleSetResponses, BackupsCloneData, BackupsCloneResponses, BackupsCreateData, BackupsCreateResponses, BackupsDeleteData, BackupsDeleteResponses, BackupsDownloadData, BackupsDownloadResponses, BackupsGetData, BackupsGetResponses, BackupsListData, BackupsListResponses, BackupsRestoreData, BackupsRestoreResponses, BackupsUploadData, BackupsUploadResponses, CreditsBalanceData, CreditsBalanceResponses, CreditSettingsGetData, CreditSettingsGetResponses, CreditSettingsSetData, CreditSettingsSetResponses, CreditsPricesData, CreditsPricesResponses, CreditsSpendData, CreditsSpendResponses, CreditsStatisticsData, CreditsStatisticsResponses, DatabaseConnectData, DatabaseConnectResponses, DatabaseCredentialsData, DatabaseCredentialsResponses, DatabaseResetPasswordData, DatabaseResetPasswordResponses, DatabaseRotateCredentialsData, DatabaseRotateCredentialsResponses, DatabaseTestData, DatabaseTestResponses, EmailChangeCancelData, EmailChangeCancelResponses, EmailChangeConfirmData, EmailChangeConfirmResponses, EmailChangeGetData, EmailChangeGetResponses, EmailChangeStartData, EmailChangeStartResponses, EventsFollowData, EventsFollowResponse, EventsFollowResponses, EventsListData, EventsListResponses, HealthLiveData, HealthLiveResponses, HealthReadyData, HealthReadyResponses, HoldsCaptureData, HoldsCaptureResponses, HoldsCreateData, HoldsCreateResponses, HoldsListData, HoldsListResponses, HoldsReleaseData, HoldsReleaseResponses, HostnamesCreateData, HostnamesCreateResponses, HostnamesDeleteData, HostnamesDeleteResponses, HostnamesListData, HostnamesListResponses, HostnamesUpdateData, HostnamesUpdateResponses, HostnamesVerifyData, HostnamesVerifyResponses, InvitationsAcceptData, InvitationsAcceptResponses, InvitationsCreateData, InvitationsCreateResponses, InvitationsDeleteData, InvitationsDeleteResponses, InvitationsListData, InvitationsListResponses, MembersDeleteData, MembersDeleteResponses, MembersListData, MembersListResponses, MembersUpdateData, MembersUpdateResponses, MovesAbortData, MovesAbortResponses, MovesCreateData, MovesCreateResponses, MovesEventsData, MovesEventsResponse, MovesEventsResponses, MovesFinishData, MovesFinishResponses, MovesGetData, MovesGetResponses, MovesListData, MovesListResponses, MovesRollbackData, MovesRollbackResponses, OperatorAuditData, OperatorAuditResponses, OperatorEventsFollowData, OperatorEventsFollowResponse, OperatorEventsFollowResponses, OperatorEventsListData, OperatorEventsListResponses, OperatorImpersonateData, OperatorImpersonateResponses, OperatorStoresData, OperatorStoresResponses, OperatorWebhookDeliveriesGetData, OperatorWebhookDeliveriesGetResponses, OperatorWebhookDeliveriesListData, OperatorWebhookDeliveriesListResponses, OperatorWebhookDeliveriesResendData, OperatorWebhookDeliveriesResendResponses, OperatorWebhooksCreateData, OperatorWebhooksCreateResponses, OperatorWebhooksDeleteData, OperatorWebhooksDeleteResponses, OperatorWebhooksGetData, OperatorWebhooksGetResponses, OperatorWebhooksListData, OperatorWebhooksListResponses, OperatorWebhooksReplayData, OperatorWebhooksReplayResponses, OperatorWebhooksRotateSecretData, OperatorWebhooksRotateSecretResponses, OperatorWebhooksTestData, OperatorWebhooksTestResponses, OperatorWebhooksUpdateData, OperatorWebhooksUpdateResponses, PasskeysBeginLoginData, PasskeysBeginLoginResponses, PasskeysBeginRegistrationData, PasskeysBeginRegistrationResponses, PasskeysDeleteData, PasskeysDeleteResponses, PasskeysFinishLoginData, PasskeysFinishLoginResponses, PasskeysFinishRegistrationData, PasskeysFinishRegistrationResponses, PasskeysListData, PasskeysListResponses, PasskeysUpdateData, PasskeysUpdateResponses, ProvisioningEventsData, ProvisioningEventsResponse, ProvisioningEventsResponses, ProvisioningGetData, ProvisioningGetResponses, ProvisioningRetryData, ProvisioningRetryResponses, PurchasesCreateData, PurchasesCreateResponses, PurchasesGetData, PurchasesGetResponses, PurchasesListData, PurchasesListResponses, RestoresEventsData, RestoresEventsResponse, RestoresEventsResponses, RestoresGetData, RestoresGetResponses, SecondFactorConfirmData, SecondFactorConfirmResponses, SecondFactorDisableData, SecondFactorDisableResponses, SecondFactorEnrollData, SecondFactorEnrollResponses, SecondFactorGetData, SecondFactorGetResponses, SessionsDeleteData, SessionsDeleteOthersData, SessionsDeleteOthersResponses, SessionsDeleteResponses, SessionsListData, SessionsListResponses, StorefrontProductsData, StorefrontProductsResponses, StorefrontStoreData, StorefrontStoreResponses, StoresAuditData, StoresAuditResponses, StoresCreateData, StoresCreateResponses, StoresDeleteData, StoresDeleteResponses, StoresGetData, StoresGetResponses, StoresListData, StoresListResponses, StoresRestoreData, StoresRestoreResponses, StoresResumeData, StoresResumeResponses, StoresSuspendData, StoresSuspendResponses, StoresTransferOwnershipData, StoresTransferOwnershipResponses, StoresUpdateData, StoresUpdateResponses, SupabaseAuthorizeData, SupabaseAuthorizeResponses, SupabaseConnectionData, SupabaseConnectionResponses, SupabaseCreateProjectData, SupabaseCreateProjectResponses, SupabaseDisconnectData, SupabaseDisconnectResponses, SupabaseOrganizationsData, SupabaseOrganizationsResponses, SupabaseProjectsData, SupabaseProjectsResponses, SupabaseRegionsData, SupabaseRegionsResponses, TransactionsListData, TransactionsListResponses, WebhookDeliveriesGetData, WebhookDeliveriesGetResponses, WebhookDeliveriesListData, WebhookDeliveriesListResponses, WebhookDeliveriesResendData, WebhookDeliveriesResendResponses, WebhooksCreateData, WebhooksCreateResponses, WebhooksDeleteData, WebhooksDeleteResponses, WebhooksGetData, WebhooksGetResponses, WebhooksListData, WebhooksListResponses, WebhooksReplayData, WebhooksReplayResponses, WebhooksRotateSecretData, WebhooksRotateSecretResponses, WebhooksTestData, WebhooksTestResponses, WebhooksUpdateData, WebhooksUpdateResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -807,6 +807,34 @@ export class Transactions extends HeyApiClient {
     }
 }
 
+export class OperatorEvents extends HeyApiClient {
+    /**
+     * The events of all stores and of the platform
+     *
+     * Of the last 30 days, newest first. With order=oldest every page has a nextCursor: ask again with it for what has happened since. An event is listed within moments of what it tells of; a reader who goes on from a cursor misses none.
+     */
+    public list<ThrowOnError extends boolean = true>(options?: Options<OperatorEventsListData, ThrowOnError>): RequestResult<OperatorEventsListResponses, unknown, ThrowOnError> {
+        return (options?.client ?? this.client).get<OperatorEventsListResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/events',
+            ...options
+        });
+    }
+    
+    /**
+     * Follow the events of all stores and of the platform
+     *
+     * Server-sent events: each event as it happens. The stream ends after some minutes, or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, and no event is missed. Comments keep the connection alive.
+     */
+    public follow<ThrowOnError extends boolean = true>(options?: Options<OperatorEventsFollowData, ThrowOnError, OperatorEventsFollowResponse>): Promise<ServerSentEventsResult<OperatorEventsFollowResponses>> {
+        return (options?.client ?? this.client).sse.get<OperatorEventsFollowResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/events/stream',
+            ...options
+        });
+    }
+}
+
 export class Invitations extends HeyApiClient {
     /**
      * Accept an invitation
@@ -909,6 +937,165 @@ export class Operator extends HeyApiClient {
         return (options?.client ?? this.client).get<OperatorStoresResponses, unknown, ThrowOnError>({
             security: [{ scheme: 'bearer', type: 'http' }],
             url: '/api/operator/stores',
+            ...options
+        });
+    }
+}
+
+export class OperatorWebhooks extends HeyApiClient {
+    /**
+     * The webhook endpoints of all stores
+     *
+     * Newest first. Their number is limited (quota_exceeded): the list has no pages.
+     */
+    public list<ThrowOnError extends boolean = true>(options?: Options<OperatorWebhooksListData, ThrowOnError>): RequestResult<OperatorWebhooksListResponses, unknown, ThrowOnError> {
+        return (options?.client ?? this.client).get<OperatorWebhooksListResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks',
+            ...options
+        });
+    }
+    
+    /**
+     * Add a webhook endpoint for the events of all stores
+     *
+     * The endpoint receives what happens from now on: a POST for each event, signed as Standard Webhooks describe. The answer shows the secret this once. Answer 2xx within 15 seconds; otherwise the event is sent again, ten times in three days. An endpoint that accepts nothing for three days, or answers 410, is disabled.
+     */
+    public create<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksCreateData, ThrowOnError>): RequestResult<OperatorWebhooksCreateResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<OperatorWebhooksCreateResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks',
+            ...options,
+            headers: {
+                'Content-Type': 'application/json',
+                ...options.headers
+            }
+        });
+    }
+    
+    /**
+     * Delete a webhook endpoint
+     *
+     * Nothing is sent to it any more.
+     */
+    public delete<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksDeleteData, ThrowOnError>): RequestResult<OperatorWebhooksDeleteResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).delete<OperatorWebhooksDeleteResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}',
+            ...options
+        });
+    }
+    
+    /**
+     * One webhook endpoint
+     *
+     * With what waits for it, and since when it fails.
+     */
+    public get<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksGetData, ThrowOnError>): RequestResult<OperatorWebhooksGetResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<OperatorWebhooksGetResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}',
+            ...options
+        });
+    }
+    
+    /**
+     * Change a webhook endpoint
+     *
+     * Members that are left out stay as they are. With `enabled` false it is paused; with true it goes on where it was.
+     */
+    public update<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksUpdateData, ThrowOnError>): RequestResult<OperatorWebhooksUpdateResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).patch<OperatorWebhooksUpdateResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}',
+            ...options,
+            headers: {
+                'Content-Type': 'application/json',
+                ...options.headers
+            }
+        });
+    }
+    
+    /**
+     * Send the events of a range of time again
+     *
+     * 202: they are sent, oldest first, beside what happens from now on. Each has the webhook-id that it had.
+     */
+    public replay<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksReplayData, ThrowOnError>): RequestResult<OperatorWebhooksReplayResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<OperatorWebhooksReplayResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}/replay',
+            ...options,
+            headers: {
+                'Content-Type': 'application/json',
+                ...options.headers
+            }
+        });
+    }
+    
+    /**
+     * Give a webhook endpoint a new secret
+     *
+     * The answer shows it this once. For 24 hours events are signed with the old one too, so that both are accepted meanwhile.
+     */
+    public rotateSecret<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksRotateSecretData, ThrowOnError>): RequestResult<OperatorWebhooksRotateSecretResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<OperatorWebhooksRotateSecretResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}/rotate-secret',
+            ...options
+        });
+    }
+    
+    /**
+     * Send a test event to a webhook endpoint
+     *
+     * 202: it is sent now; the delivery that is answered tells how it went. The type of the event is webhook.test, which no other endpoint receives.
+     */
+    public test<ThrowOnError extends boolean = true>(options: Options<OperatorWebhooksTestData, ThrowOnError>): RequestResult<OperatorWebhooksTestResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<OperatorWebhooksTestResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}/test',
+            ...options
+        });
+    }
+}
+
+export class OperatorWebhookDeliveries extends HeyApiClient {
+    /**
+     * What was sent to a webhook endpoint
+     *
+     * Newest first, of the last 30 days.
+     */
+    public list<ThrowOnError extends boolean = true>(options: Options<OperatorWebhookDeliveriesListData, ThrowOnError>): RequestResult<OperatorWebhookDeliveriesListResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<OperatorWebhookDeliveriesListResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}/deliveries',
+            ...options
+        });
+    }
+    
+    /**
+     * One delivery
+     *
+     * With the event as it was sent, and each attempt with the beginning of the answer.
+     */
+    public get<ThrowOnError extends boolean = true>(options: Options<OperatorWebhookDeliveriesGetData, ThrowOnError>): RequestResult<OperatorWebhookDeliveriesGetResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<OperatorWebhookDeliveriesGetResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}/deliveries/{deliveryId}',
+            ...options
+        });
+    }
+    
+    /**
+     * Send the event of a delivery again
+     *
+     * 202: it is sent now, as a new delivery with the webhook-id that it had.
+     */
+    public resend<ThrowOnError extends boolean = true>(options: Options<OperatorWebhookDeliveriesResendData, ThrowOnError>): RequestResult<OperatorWebhookDeliveriesResendResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<OperatorWebhookDeliveriesResendResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/operator/webhooks/{webhookId}/deliveries/{deliveryId}/resend',
             ...options
         });
     }
@@ -1411,6 +1598,34 @@ export class Database extends HeyApiClient {
     }
 }
 
+export class Events extends HeyApiClient {
+    /**
+     * The events of the store
+     *
+     * Of the last 30 days, newest first. With order=oldest every page has a nextCursor: ask again with it for what has happened since. An event is listed within moments of what it tells of; a reader who goes on from a cursor misses none.
+     */
+    public list<ThrowOnError extends boolean = true>(options: Options<EventsListData, ThrowOnError>): RequestResult<EventsListResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<EventsListResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/events',
+            ...options
+        });
+    }
+    
+    /**
+     * Follow the events of the store
+     *
+     * Server-sent events: each event as it happens. The stream ends after some minutes, or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, and no event is missed. Comments keep the connection alive.
+     */
+    public follow<ThrowOnError extends boolean = true>(options: Options<EventsFollowData, ThrowOnError, EventsFollowResponse>): Promise<ServerSentEventsResult<EventsFollowResponses>> {
+        return (options.client ?? this.client).sse.get<EventsFollowResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/events/stream',
+            ...options
+        });
+    }
+}
+
 export class Hostnames extends HeyApiClient {
     /**
      * The store's hostnames
@@ -1766,6 +1981,165 @@ export class Supabase extends HeyApiClient {
     }
 }
 
+export class Webhooks extends HeyApiClient {
+    /**
+     * The webhook endpoints of the store
+     *
+     * Newest first. Their number is limited (quota_exceeded): the list has no pages.
+     */
+    public list<ThrowOnError extends boolean = true>(options: Options<WebhooksListData, ThrowOnError>): RequestResult<WebhooksListResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<WebhooksListResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks',
+            ...options
+        });
+    }
+    
+    /**
+     * Add a webhook endpoint for the events of the store
+     *
+     * The endpoint receives what happens from now on: a POST for each event, signed as Standard Webhooks describe. The answer shows the secret this once. Answer 2xx within 15 seconds; otherwise the event is sent again, ten times in three days. An endpoint that accepts nothing for three days, or answers 410, is disabled.
+     */
+    public create<ThrowOnError extends boolean = true>(options: Options<WebhooksCreateData, ThrowOnError>): RequestResult<WebhooksCreateResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<WebhooksCreateResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks',
+            ...options,
+            headers: {
+                'Content-Type': 'application/json',
+                ...options.headers
+            }
+        });
+    }
+    
+    /**
+     * Delete a webhook endpoint
+     *
+     * Nothing is sent to it any more.
+     */
+    public delete<ThrowOnError extends boolean = true>(options: Options<WebhooksDeleteData, ThrowOnError>): RequestResult<WebhooksDeleteResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).delete<WebhooksDeleteResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}',
+            ...options
+        });
+    }
+    
+    /**
+     * One webhook endpoint
+     *
+     * With what waits for it, and since when it fails.
+     */
+    public get<ThrowOnError extends boolean = true>(options: Options<WebhooksGetData, ThrowOnError>): RequestResult<WebhooksGetResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<WebhooksGetResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}',
+            ...options
+        });
+    }
+    
+    /**
+     * Change a webhook endpoint
+     *
+     * Members that are left out stay as they are. With `enabled` false it is paused; with true it goes on where it was.
+     */
+    public update<ThrowOnError extends boolean = true>(options: Options<WebhooksUpdateData, ThrowOnError>): RequestResult<WebhooksUpdateResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).patch<WebhooksUpdateResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}',
+            ...options,
+            headers: {
+                'Content-Type': 'application/json',
+                ...options.headers
+            }
+        });
+    }
+    
+    /**
+     * Send the events of a range of time again
+     *
+     * 202: they are sent, oldest first, beside what happens from now on. Each has the webhook-id that it had.
+     */
+    public replay<ThrowOnError extends boolean = true>(options: Options<WebhooksReplayData, ThrowOnError>): RequestResult<WebhooksReplayResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<WebhooksReplayResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}/replay',
+            ...options,
+            headers: {
+                'Content-Type': 'application/json',
+                ...options.headers
+            }
+        });
+    }
+    
+    /**
+     * Give a webhook endpoint a new secret
+     *
+     * The answer shows it this once. For 24 hours events are signed with the old one too, so that both are accepted meanwhile.
+     */
+    public rotateSecret<ThrowOnError extends boolean = true>(options: Options<WebhooksRotateSecretData, ThrowOnError>): RequestResult<WebhooksRotateSecretResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<WebhooksRotateSecretResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}/rotate-secret',
+            ...options
+        });
+    }
+    
+    /**
+     * Send a test event to a webhook endpoint
+     *
+     * 202: it is sent now; the delivery that is answered tells how it went. The type of the event is webhook.test, which no other endpoint receives.
+     */
+    public test<ThrowOnError extends boolean = true>(options: Options<WebhooksTestData, ThrowOnError>): RequestResult<WebhooksTestResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<WebhooksTestResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}/test',
+            ...options
+        });
+    }
+}
+
+export class WebhookDeliveries extends HeyApiClient {
+    /**
+     * What was sent to a webhook endpoint
+     *
+     * Newest first, of the last 30 days.
+     */
+    public list<ThrowOnError extends boolean = true>(options: Options<WebhookDeliveriesListData, ThrowOnError>): RequestResult<WebhookDeliveriesListResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<WebhookDeliveriesListResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}/deliveries',
+            ...options
+        });
+    }
+    
+    /**
+     * One delivery
+     *
+     * With the event as it was sent, and each attempt with the beginning of the answer.
+     */
+    public get<ThrowOnError extends boolean = true>(options: Options<WebhookDeliveriesGetData, ThrowOnError>): RequestResult<WebhookDeliveriesGetResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).get<WebhookDeliveriesGetResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}',
+            ...options
+        });
+    }
+    
+    /**
+     * Send the event of a delivery again
+     *
+     * 202: it is sent now, as a new delivery with the webhook-id that it had.
+     */
+    public resend<ThrowOnError extends boolean = true>(options: Options<WebhookDeliveriesResendData, ThrowOnError>): RequestResult<WebhookDeliveriesResendResponses, unknown, ThrowOnError> {
+        return (options.client ?? this.client).post<WebhookDeliveriesResendResponses, unknown, ThrowOnError>({
+            security: [{ scheme: 'bearer', type: 'http' }],
+            url: '/api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}/resend',
+            ...options
+        });
+    }
+}
+
 export class Health extends HeyApiClient {
     /**
      * Is the process alive?
@@ -1857,6 +2231,11 @@ export class Operations extends HeyApiClient {
         return this._transactions ??= new Transactions({ client: this.client });
     }
     
+    private _operatorEvents?: OperatorEvents;
+    get operatorEvents(): OperatorEvents {
+        return this._operatorEvents ??= new OperatorEvents({ client: this.client });
+    }
+    
     private _invitations?: Invitations;
     get invitations(): Invitations {
         return this._invitations ??= new Invitations({ client: this.client });
@@ -1865,6 +2244,16 @@ export class Operations extends HeyApiClient {
     private _operator?: Operator;
     get operator(): Operator {
         return this._operator ??= new Operator({ client: this.client });
+    }
+    
+    private _operatorWebhooks?: OperatorWebhooks;
+    get operatorWebhooks(): OperatorWebhooks {
+        return this._operatorWebhooks ??= new OperatorWebhooks({ client: this.client });
+    }
+    
+    private _operatorWebhookDeliveries?: OperatorWebhookDeliveries;
+    get operatorWebhookDeliveries(): OperatorWebhookDeliveries {
+        return this._operatorWebhookDeliveries ??= new OperatorWebhookDeliveries({ client: this.client });
     }
     
     private _storefront?: Storefront;
@@ -1902,6 +2291,11 @@ export class Operations extends HeyApiClient {
         return this._database ??= new Database({ client: this.client });
     }
     
+    private _events?: Events;
+    get events(): Events {
+        return this._events ??= new Events({ client: this.client });
+    }
+    
     private _hostnames?: Hostnames;
     get hostnames(): Hostnames {
         return this._hostnames ??= new Hostnames({ client: this.client });
@@ -1925,6 +2319,16 @@ export class Operations extends HeyApiClient {
     private _supabase?: Supabase;
     get supabase(): Supabase {
         return this._supabase ??= new Supabase({ client: this.client });
+    }
+    
+    private _webhooks?: Webhooks;
+    get webhooks(): Webhooks {
+        return this._webhooks ??= new Webhooks({ client: this.client });
+    }
+    
+    private _webhookDeliveries?: WebhookDeliveries;
+    get webhookDeliveries(): WebhookDeliveries {
+        return this._webhookDeliveries ??= new WebhookDeliveries({ client: this.client });
     }
     
     private _health?: Health;

@@ -4,6 +4,8 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type Webhooks = OnApiKeyCreatedWebhookRequest | OnApiKeyRevokedWebhookRequest | OnBackupClonedWebhookRequest | OnBackupDeletedWebhookRequest | OnBackupFailedWebhookRequest | OnBackupRestoredWebhookRequest | OnBackupSucceededWebhookRequest | OnCreditsAdjustedWebhookRequest | OnCreditsAutoRechargeStoppedWebhookRequest | OnCreditsDisputedWebhookRequest | OnCreditsExpiredWebhookRequest | OnCreditsGrantedWebhookRequest | OnCreditsLowWebhookRequest | OnCreditsPurchasedWebhookRequest | OnCreditsRefundedWebhookRequest | OnCreditsSpentWebhookRequest | OnDatabaseCredentialsRotatedWebhookRequest | OnDatabaseFailedWebhookRequest | OnDatabaseMoveEndedWebhookRequest | OnDatabaseMoveStartedWebhookRequest | OnDatabaseMovedWebhookRequest | OnDatabasePasswordResetWebhookRequest | OnDatabaseReadyWebhookRequest | OnHostnameAddedWebhookRequest | OnHostnameLostWebhookRequest | OnHostnameMadePrimaryWebhookRequest | OnHostnameRemovedWebhookRequest | OnHostnameVerifiedWebhookRequest | OnMemberInvitationRevokedWebhookRequest | OnMemberInvitedWebhookRequest | OnMemberJoinedWebhookRequest | OnMemberOwnershipTransferredWebhookRequest | OnMemberRemovedWebhookRequest | OnMemberRoleChangedWebhookRequest | OnPurchaseExpiredWebhookRequest | OnPurchasePaidWebhookRequest | OnPurchaseReversedWebhookRequest | OnPurchaseStartedWebhookRequest | OnStoreCreatedWebhookRequest | OnStoreDeletedWebhookRequest | OnStoreDeletionScheduledWebhookRequest | OnStoreRestoredWebhookRequest | OnStoreResumedWebhookRequest | OnStoreSuspendedWebhookRequest | OnStoreUpdatedWebhookRequest | OnUserDeletedWebhookRequest | OnUserRegisteredWebhookRequest | OnUserResumedWebhookRequest | OnUserSuspendedWebhookRequest | OnWebhookDisabledWebhookRequest | OnWebhookTestWebhookRequest;
+
 export type ApiKey = {
     /**
      * When it was created
@@ -612,6 +614,21 @@ export type CreateProjectRequest = {
     region: string;
 };
 
+export type CreateRequest = {
+    /**
+     * For people, at most 200 characters
+     */
+    description?: string;
+    /**
+     * The types of events to receive; empty: all, also those of later versions
+     */
+    types?: Array<string> | null;
+    /**
+     * Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
+     */
+    url: string;
+};
+
 export type CreateStoreRequest = {
     /**
      * Name, for people
@@ -822,6 +839,87 @@ export type DatabaseTest = {
     warnings: Array<Warning>;
 };
 
+export type Delivery = {
+    /**
+     * How often it was sent
+     */
+    attempts: number;
+    /**
+     * When it was created
+     */
+    createdAt: string;
+    /**
+     * The event, whose id is the header webhook-id
+     */
+    eventId: string;
+    /**
+     * When it was accepted or given up
+     */
+    finishedAt: string | null;
+    /**
+     * Id of the delivery
+     */
+    id: string;
+    /**
+     * When it is sent again, at the earliest
+     */
+    nextAt: string | null;
+    /**
+     * Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
+     */
+    origin: 'event' | 'resend' | 'replay' | 'test';
+    /**
+     * waiting: it is sent, or sent again; failed: it is not sent again
+     */
+    state: 'waiting' | 'succeeded' | 'failed';
+    /**
+     * Type of the event
+     */
+    type: string;
+    /**
+     * The endpoint
+     */
+    webhookId: string;
+};
+
+export type DeliveryAttempt = {
+    /**
+     * The beginning of the answer's body
+     */
+    answer: string;
+    /**
+     * When it was sent
+     */
+    at: string;
+    /**
+     * Why it was not accepted, for people; null: it was
+     */
+    fault: string | null;
+    /**
+     * 1, 2, 3, …
+     */
+    number: number;
+    /**
+     * HTTP status of the answer; null: there was none
+     */
+    status: number | null;
+    /**
+     * Milliseconds until the answer
+     */
+    tookMs: number;
+};
+
+export type DeliveryPage = {
+    /**
+     * The items of this page
+     */
+    data: Array<Delivery>;
+    /**
+     * Send it as cursor for the next page; null on the last one
+     */
+    nextCursor: string | null;
+};
+
 export type DownloadRequest = {
     /**
      * Of at least 12 bytes: who has the file and the passphrase has the store's data
@@ -854,6 +952,46 @@ export type EmailChange = {
      * null until it is confirmed at the present address; set from the start if that was never verified
      */
     oldConfirmedAt: string | null;
+};
+
+export type Event = {
+    /**
+     * More of it: the members that the catalogue lists for the type
+     */
+    data: {
+        [key: string]: string;
+    };
+    /**
+     * Id of the event; the header webhook-id of its deliveries
+     */
+    id: string;
+    /**
+     * The store; null: it concerns no store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened: a type of the catalogue, which is the section webhooks of this document
+     */
+    type: string;
+    /**
+     * Who did it; null: the platform, or an operator by a command
+     */
+    userId: string | null;
+};
+
+export type EventPage = {
+    /**
+     * The items of this page
+     */
+    data: Array<Event>;
+    /**
+     * Send it as cursor for the next page; null on the last one
+     */
+    nextCursor: string | null;
 };
 
 export type Expiring = {
@@ -1391,6 +1529,120 @@ export type MoveRequest = {
      * The engine of a database that the platform makes: sqlite is embedded in the platform
      */
     managed?: 'sqlite' | 'postgresql' | 'mysql';
+};
+
+export type NewEndpointResponse = {
+    /**
+     * When it was created
+     */
+    createdAt: string;
+    /**
+     * For people
+     */
+    description: string;
+    /**
+     * failing: it accepted nothing for three days; gone: it answered 410
+     */
+    disabledReason: 'failing' | 'gone' | null;
+    /**
+     * Since when it has accepted nothing; null: it accepts events
+     */
+    failingSince: string | null;
+    /**
+     * Id of the endpoint
+     */
+    id: string;
+    /**
+     * When something is sent to it again; null: nothing waits
+     */
+    nextAttemptAt: string | null;
+    /**
+     * Until then events are signed with the secret before too
+     */
+    oldSecretUntil: string | null;
+    /**
+     * A replay is not finished
+     */
+    replaying: boolean;
+    /**
+     * Verifies the signatures. Shown this once
+     */
+    secret: string;
+    /**
+     * paused: by its owner; disabled: by the platform
+     */
+    state: 'enabled' | 'paused' | 'disabled';
+    /**
+     * The store whose events it receives; null: those of all stores
+     */
+    storeId: string | null;
+    /**
+     * The types of events that it receives; empty: all
+     */
+    types: Array<string>;
+    /**
+     * When it was last changed
+     */
+    updatedAt: string;
+    /**
+     * Where the events are sent
+     */
+    url: string;
+    /**
+     * New events that wait for it, at most: some of them may not be for it
+     */
+    waiting: number;
+};
+
+export type OneDeliveryResponse = {
+    /**
+     * How often it was sent
+     */
+    attempts: number;
+    /**
+     * When it was created
+     */
+    createdAt: string;
+    /**
+     * As it was sent; null: it is older than 30 days
+     */
+    event: Event | null;
+    /**
+     * The event, whose id is the header webhook-id
+     */
+    eventId: string;
+    /**
+     * When it was accepted or given up
+     */
+    finishedAt: string | null;
+    /**
+     * Id of the delivery
+     */
+    id: string;
+    /**
+     * When it is sent again, at the earliest
+     */
+    nextAt: string | null;
+    /**
+     * Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
+     */
+    origin: 'event' | 'resend' | 'replay' | 'test';
+    /**
+     * waiting: it is sent, or sent again; failed: it is not sent again
+     */
+    state: 'waiting' | 'succeeded' | 'failed';
+    /**
+     * Each attempt, oldest first
+     */
+    tries: Array<DeliveryAttempt>;
+    /**
+     * Type of the event
+     */
+    type: string;
+    /**
+     * The endpoint
+     */
+    webhookId: string;
 };
 
 export type Organization = {
@@ -2108,6 +2360,24 @@ export type RenamePasskeyRequest = {
     name: string;
 };
 
+export type ReplayRequest = {
+    /**
+     * Not before this moment, which is in the last 30 days
+     */
+    from: string;
+    /**
+     * Before this moment; unless given, now
+     */
+    to?: string;
+};
+
+export type ReplayResponse = {
+    /**
+     * The events of the range, at most: some of them may not be for the endpoint
+     */
+    events: number;
+};
+
 export type RequestEmailChangeRequest = {
     /**
      * E-mail address
@@ -2687,6 +2957,29 @@ export type UpdateHostnameRequest = {
     primary: boolean;
 };
 
+export type UpdateRequest = {
+    /**
+     * For people, at most 200 characters
+     */
+    description?: string;
+    /**
+     * false pauses the endpoint; true enables one that is paused or disabled
+     */
+    enabled?: boolean;
+    /**
+     * With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days
+     */
+    skipMissed?: boolean;
+    /**
+     * The types of events to receive; empty: all
+     */
+    types?: Array<string>;
+    /**
+     * Where the events are sent
+     */
+    url?: string;
+};
+
 export type User = {
     /**
      * When it was created
@@ -2763,11 +3056,119 @@ export type Warning = {
     message: string;
 };
 
+export type Webhook = {
+    /**
+     * When it was created
+     */
+    createdAt: string;
+    /**
+     * For people
+     */
+    description: string;
+    /**
+     * failing: it accepted nothing for three days; gone: it answered 410
+     */
+    disabledReason: 'failing' | 'gone' | null;
+    /**
+     * Since when it has accepted nothing; null: it accepts events
+     */
+    failingSince: string | null;
+    /**
+     * Id of the endpoint
+     */
+    id: string;
+    /**
+     * When something is sent to it again; null: nothing waits
+     */
+    nextAttemptAt: string | null;
+    /**
+     * Until then events are signed with the secret before too
+     */
+    oldSecretUntil: string | null;
+    /**
+     * A replay is not finished
+     */
+    replaying: boolean;
+    /**
+     * paused: by its owner; disabled: by the platform
+     */
+    state: 'enabled' | 'paused' | 'disabled';
+    /**
+     * The store whose events it receives; null: those of all stores
+     */
+    storeId: string | null;
+    /**
+     * The types of events that it receives; empty: all
+     */
+    types: Array<string>;
+    /**
+     * When it was last changed
+     */
+    updatedAt: string;
+    /**
+     * Where the events are sent
+     */
+    url: string;
+    /**
+     * New events that wait for it, at most: some of them may not be for it
+     */
+    waiting: number;
+};
+
+export type WebhookChangeRequest = {
+    /**
+     * For people, at most 200 characters
+     */
+    description?: string;
+    /**
+     * false pauses the endpoint; true enables one that is paused or disabled
+     */
+    enabled?: boolean;
+    /**
+     * With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days
+     */
+    skipMissed?: boolean;
+    /**
+     * The types of events to receive; empty: all
+     */
+    types?: Array<string>;
+    /**
+     * Where the events are sent
+     */
+    url?: string;
+};
+
+export type WebhookRequest = {
+    /**
+     * For people, at most 200 characters
+     */
+    description?: string;
+    /**
+     * The types of events to receive; empty: all, also those of later versions
+     */
+    types?: Array<string> | null;
+    /**
+     * Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
+     */
+    url: string;
+};
+
 export type WebhookResponse = {
     /**
      * The event was received
      */
     received: boolean;
+};
+
+export type WebhooksResponse = {
+    /**
+     * The items of this page
+     */
+    data: Array<Webhook>;
+    /**
+     * Send it as cursor for the next page; null on the last one
+     */
+    nextCursor: string | null;
 };
 
 export type AuthChangePasswordData = {
@@ -3807,6 +4208,66 @@ export type TransactionsListResponses = {
 
 export type TransactionsListResponse = TransactionsListResponses[keyof TransactionsListResponses];
 
+export type OperatorEventsListData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * The most items of a page
+         */
+        limit?: number;
+        /**
+         * nextCursor of the page before
+         */
+        cursor?: string;
+        /**
+         * Events of these types only
+         */
+        type?: Array<string> | null;
+        /**
+         * Which event is the first
+         */
+        order?: 'newest' | 'oldest';
+    };
+    url: '/api/events';
+};
+
+export type OperatorEventsListResponses = {
+    /**
+     * OK
+     */
+    200: EventPage;
+};
+
+export type OperatorEventsListResponse = OperatorEventsListResponses[keyof OperatorEventsListResponses];
+
+export type OperatorEventsFollowData = {
+    body?: never;
+    headers?: {
+        /**
+         * The id of the last event seen; without it, from now on
+         */
+        'Last-Event-ID'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Events of these types only
+         */
+        type?: Array<string> | null;
+    };
+    url: '/api/events/stream';
+};
+
+export type OperatorEventsFollowResponses = {
+    /**
+     * Events; data of each is the JSON object described here
+     */
+    200: Event;
+};
+
+export type OperatorEventsFollowResponse = OperatorEventsFollowResponses[keyof OperatorEventsFollowResponses];
+
 export type InvitationsAcceptData = {
     body: AcceptInvitationRequest;
     path?: never;
@@ -3946,6 +4407,264 @@ export type OperatorStoresResponses = {
 };
 
 export type OperatorStoresResponse = OperatorStoresResponses[keyof OperatorStoresResponses];
+
+export type OperatorWebhooksListData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/operator/webhooks';
+};
+
+export type OperatorWebhooksListResponses = {
+    /**
+     * OK
+     */
+    200: WebhooksResponse;
+};
+
+export type OperatorWebhooksListResponse = OperatorWebhooksListResponses[keyof OperatorWebhooksListResponses];
+
+export type OperatorWebhooksCreateData = {
+    body: WebhookRequest;
+    path?: never;
+    query?: never;
+    url: '/api/operator/webhooks';
+};
+
+export type OperatorWebhooksCreateResponses = {
+    /**
+     * Created
+     */
+    201: NewEndpointResponse;
+};
+
+export type OperatorWebhooksCreateResponse = OperatorWebhooksCreateResponses[keyof OperatorWebhooksCreateResponses];
+
+export type OperatorWebhooksDeleteData = {
+    body?: never;
+    headers?: {
+        /**
+         * The ETag of the endpoint as it was read
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}';
+};
+
+export type OperatorWebhooksDeleteResponses = {
+    /**
+     * No Content
+     */
+    204: void;
+};
+
+export type OperatorWebhooksDeleteResponse = OperatorWebhooksDeleteResponses[keyof OperatorWebhooksDeleteResponses];
+
+export type OperatorWebhooksGetData = {
+    body?: never;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}';
+};
+
+export type OperatorWebhooksGetResponses = {
+    /**
+     * OK
+     */
+    200: Webhook;
+};
+
+export type OperatorWebhooksGetResponse = OperatorWebhooksGetResponses[keyof OperatorWebhooksGetResponses];
+
+export type OperatorWebhooksUpdateData = {
+    body: WebhookChangeRequest;
+    headers?: {
+        /**
+         * The ETag of the endpoint as it was read
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}';
+};
+
+export type OperatorWebhooksUpdateResponses = {
+    /**
+     * OK
+     */
+    200: Webhook;
+};
+
+export type OperatorWebhooksUpdateResponse = OperatorWebhooksUpdateResponses[keyof OperatorWebhooksUpdateResponses];
+
+export type OperatorWebhookDeliveriesListData = {
+    body?: never;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: {
+        /**
+         * The most items of a page
+         */
+        limit?: number;
+        /**
+         * nextCursor of the page before
+         */
+        cursor?: string;
+        /**
+         * Deliveries in this state only
+         */
+        state?: 'waiting' | 'succeeded' | 'failed';
+        /**
+         * Deliveries of events of this type only
+         */
+        type?: string;
+    };
+    url: '/api/operator/webhooks/{webhookId}/deliveries';
+};
+
+export type OperatorWebhookDeliveriesListResponses = {
+    /**
+     * OK
+     */
+    200: DeliveryPage;
+};
+
+export type OperatorWebhookDeliveriesListResponse = OperatorWebhookDeliveriesListResponses[keyof OperatorWebhookDeliveriesListResponses];
+
+export type OperatorWebhookDeliveriesGetData = {
+    body?: never;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+        /**
+         * The delivery's id, a UUID
+         */
+        deliveryId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}/deliveries/{deliveryId}';
+};
+
+export type OperatorWebhookDeliveriesGetResponses = {
+    /**
+     * OK
+     */
+    200: OneDeliveryResponse;
+};
+
+export type OperatorWebhookDeliveriesGetResponse = OperatorWebhookDeliveriesGetResponses[keyof OperatorWebhookDeliveriesGetResponses];
+
+export type OperatorWebhookDeliveriesResendData = {
+    body?: never;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+        /**
+         * The delivery's id, a UUID
+         */
+        deliveryId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}/deliveries/{deliveryId}/resend';
+};
+
+export type OperatorWebhookDeliveriesResendResponses = {
+    /**
+     * Accepted
+     */
+    202: Delivery;
+};
+
+export type OperatorWebhookDeliveriesResendResponse = OperatorWebhookDeliveriesResendResponses[keyof OperatorWebhookDeliveriesResendResponses];
+
+export type OperatorWebhooksReplayData = {
+    body: ReplayRequest;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}/replay';
+};
+
+export type OperatorWebhooksReplayResponses = {
+    /**
+     * Accepted
+     */
+    202: ReplayResponse;
+};
+
+export type OperatorWebhooksReplayResponse = OperatorWebhooksReplayResponses[keyof OperatorWebhooksReplayResponses];
+
+export type OperatorWebhooksRotateSecretData = {
+    body?: never;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}/rotate-secret';
+};
+
+export type OperatorWebhooksRotateSecretResponses = {
+    /**
+     * OK
+     */
+    200: NewEndpointResponse;
+};
+
+export type OperatorWebhooksRotateSecretResponse = OperatorWebhooksRotateSecretResponses[keyof OperatorWebhooksRotateSecretResponses];
+
+export type OperatorWebhooksTestData = {
+    body?: never;
+    path: {
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/operator/webhooks/{webhookId}/test';
+};
+
+export type OperatorWebhooksTestResponses = {
+    /**
+     * Accepted
+     */
+    202: Delivery;
+};
+
+export type OperatorWebhooksTestResponse = OperatorWebhooksTestResponses[keyof OperatorWebhooksTestResponses];
 
 export type StorefrontProductsData = {
     body?: never;
@@ -4727,6 +5446,76 @@ export type DatabaseTestResponses = {
 
 export type DatabaseTestResponse = DatabaseTestResponses[keyof DatabaseTestResponses];
 
+export type EventsListData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+    };
+    query?: {
+        /**
+         * The most items of a page
+         */
+        limit?: number;
+        /**
+         * nextCursor of the page before
+         */
+        cursor?: string;
+        /**
+         * Events of these types only
+         */
+        type?: Array<string> | null;
+        /**
+         * Which event is the first
+         */
+        order?: 'newest' | 'oldest';
+    };
+    url: '/api/stores/{id}/events';
+};
+
+export type EventsListResponses = {
+    /**
+     * OK
+     */
+    200: EventPage;
+};
+
+export type EventsListResponse = EventsListResponses[keyof EventsListResponses];
+
+export type EventsFollowData = {
+    body?: never;
+    headers?: {
+        /**
+         * The id of the last event seen; without it, from now on
+         */
+        'Last-Event-ID'?: string;
+    };
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+    };
+    query?: {
+        /**
+         * Events of these types only
+         */
+        type?: Array<string> | null;
+    };
+    url: '/api/stores/{id}/events/stream';
+};
+
+export type EventsFollowResponses = {
+    /**
+     * Events; data of each is the JSON object described here
+     */
+    200: Event;
+};
+
+export type EventsFollowResponse = EventsFollowResponses[keyof EventsFollowResponses];
+
 export type HostnamesListData = {
     body?: never;
     path: {
@@ -5472,6 +6261,310 @@ export type StoresTransferOwnershipResponses = {
 
 export type StoresTransferOwnershipResponse = StoresTransferOwnershipResponses[keyof StoresTransferOwnershipResponses];
 
+export type WebhooksListData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks';
+};
+
+export type WebhooksListResponses = {
+    /**
+     * OK
+     */
+    200: WebhooksResponse;
+};
+
+export type WebhooksListResponse = WebhooksListResponses[keyof WebhooksListResponses];
+
+export type WebhooksCreateData = {
+    body: CreateRequest;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks';
+};
+
+export type WebhooksCreateResponses = {
+    /**
+     * Created
+     */
+    201: NewEndpointResponse;
+};
+
+export type WebhooksCreateResponse = WebhooksCreateResponses[keyof WebhooksCreateResponses];
+
+export type WebhooksDeleteData = {
+    body?: never;
+    headers?: {
+        /**
+         * The ETag of the endpoint as it was read
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}';
+};
+
+export type WebhooksDeleteResponses = {
+    /**
+     * No Content
+     */
+    204: void;
+};
+
+export type WebhooksDeleteResponse = WebhooksDeleteResponses[keyof WebhooksDeleteResponses];
+
+export type WebhooksGetData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}';
+};
+
+export type WebhooksGetResponses = {
+    /**
+     * OK
+     */
+    200: Webhook;
+};
+
+export type WebhooksGetResponse = WebhooksGetResponses[keyof WebhooksGetResponses];
+
+export type WebhooksUpdateData = {
+    body: UpdateRequest;
+    headers?: {
+        /**
+         * The ETag of the endpoint as it was read
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}';
+};
+
+export type WebhooksUpdateResponses = {
+    /**
+     * OK
+     */
+    200: Webhook;
+};
+
+export type WebhooksUpdateResponse = WebhooksUpdateResponses[keyof WebhooksUpdateResponses];
+
+export type WebhookDeliveriesListData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: {
+        /**
+         * The most items of a page
+         */
+        limit?: number;
+        /**
+         * nextCursor of the page before
+         */
+        cursor?: string;
+        /**
+         * Deliveries in this state only
+         */
+        state?: 'waiting' | 'succeeded' | 'failed';
+        /**
+         * Deliveries of events of this type only
+         */
+        type?: string;
+    };
+    url: '/api/stores/{id}/webhooks/{webhookId}/deliveries';
+};
+
+export type WebhookDeliveriesListResponses = {
+    /**
+     * OK
+     */
+    200: DeliveryPage;
+};
+
+export type WebhookDeliveriesListResponse = WebhookDeliveriesListResponses[keyof WebhookDeliveriesListResponses];
+
+export type WebhookDeliveriesGetData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+        /**
+         * The delivery's id, a UUID
+         */
+        deliveryId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}';
+};
+
+export type WebhookDeliveriesGetResponses = {
+    /**
+     * OK
+     */
+    200: OneDeliveryResponse;
+};
+
+export type WebhookDeliveriesGetResponse = WebhookDeliveriesGetResponses[keyof WebhookDeliveriesGetResponses];
+
+export type WebhookDeliveriesResendData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+        /**
+         * The delivery's id, a UUID
+         */
+        deliveryId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}/resend';
+};
+
+export type WebhookDeliveriesResendResponses = {
+    /**
+     * Accepted
+     */
+    202: Delivery;
+};
+
+export type WebhookDeliveriesResendResponse = WebhookDeliveriesResendResponses[keyof WebhookDeliveriesResendResponses];
+
+export type WebhooksReplayData = {
+    body: ReplayRequest;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}/replay';
+};
+
+export type WebhooksReplayResponses = {
+    /**
+     * Accepted
+     */
+    202: ReplayResponse;
+};
+
+export type WebhooksReplayResponse = WebhooksReplayResponses[keyof WebhooksReplayResponses];
+
+export type WebhooksRotateSecretData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}/rotate-secret';
+};
+
+export type WebhooksRotateSecretResponses = {
+    /**
+     * OK
+     */
+    200: NewEndpointResponse;
+};
+
+export type WebhooksRotateSecretResponse = WebhooksRotateSecretResponses[keyof WebhooksRotateSecretResponses];
+
+export type WebhooksTestData = {
+    body?: never;
+    path: {
+        /**
+         * The store's id, a UUID
+         */
+        id: string;
+        /**
+         * The endpoint's id, a UUID
+         */
+        webhookId: string;
+    };
+    query?: never;
+    url: '/api/stores/{id}/webhooks/{webhookId}/test';
+};
+
+export type WebhooksTestResponses = {
+    /**
+     * Accepted
+     */
+    202: Delivery;
+};
+
+export type WebhooksTestResponse = WebhooksTestResponses[keyof WebhooksTestResponses];
+
 export type SupabaseAuthorizeData = {
     body?: never;
     headers?: {
@@ -5530,3 +6623,2294 @@ export type HealthReadyResponses = {
 };
 
 export type HealthReadyResponse = HealthReadyResponses[keyof HealthReadyResponses];
+
+export type OnApiKeyCreatedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The key
+         */
+        keyId: string;
+        /**
+         * The key's name
+         */
+        name: string;
+        /**
+         * What it may do, separated by spaces
+         */
+        scopes: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'api_key.created';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnApiKeyCreatedWebhookRequest = {
+    body: OnApiKeyCreatedWebhookPayload;
+    key: 'api_key.created';
+    path?: never;
+    query?: never;
+};
+
+export type OnApiKeyRevokedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The key
+         */
+        keyId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'api_key.revoked';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnApiKeyRevokedWebhookRequest = {
+    body: OnApiKeyRevokedWebhookPayload;
+    key: 'api_key.revoked';
+    path?: never;
+    query?: never;
+};
+
+export type OnBackupClonedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The archive
+         */
+        backupId: string;
+        /**
+         * The new store
+         */
+        into: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'backup.cloned';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnBackupClonedWebhookRequest = {
+    body: OnBackupClonedWebhookPayload;
+    key: 'backup.cloned';
+    path?: never;
+    query?: never;
+};
+
+export type OnBackupDeletedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The archive
+         */
+        backupId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'backup.deleted';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnBackupDeletedWebhookRequest = {
+    body: OnBackupDeletedWebhookPayload;
+    key: 'backup.deleted';
+    path?: never;
+    query?: never;
+};
+
+export type OnBackupFailedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The archive
+         */
+        backupId: string;
+        /**
+         * What went wrong, a code of the API's errors
+         */
+        code: string;
+        /**
+         * What went wrong, for people
+         */
+        message: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'backup.failed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnBackupFailedWebhookRequest = {
+    body: OnBackupFailedWebhookPayload;
+    key: 'backup.failed';
+    path?: never;
+    query?: never;
+};
+
+export type OnBackupRestoredWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The archive
+         */
+        backupId: string;
+        /**
+         * The restore
+         */
+        restoreId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'backup.restored';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnBackupRestoredWebhookRequest = {
+    body: OnBackupRestoredWebhookPayload;
+    key: 'backup.restored';
+    path?: never;
+    query?: never;
+};
+
+export type OnBackupSucceededWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The archive
+         */
+        backupId: string;
+        /**
+         * Of the file
+         */
+        bytes: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'backup.succeeded';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnBackupSucceededWebhookRequest = {
+    body: OnBackupSucceededWebhookPayload;
+    key: 'backup.succeeded';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsAdjustedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.adjusted';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsAdjustedWebhookRequest = {
+    body: OnCreditsAdjustedWebhookPayload;
+    key: 'credits.adjusted';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsAutoRechargeStoppedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * Why
+         */
+        reason: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.auto_recharge_stopped';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsAutoRechargeStoppedWebhookRequest = {
+    body: OnCreditsAutoRechargeStoppedWebhookPayload;
+    key: 'credits.auto_recharge_stopped';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsDisputedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.disputed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsDisputedWebhookRequest = {
+    body: OnCreditsDisputedWebhookPayload;
+    key: 'credits.disputed';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsExpiredWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.expired';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsExpiredWebhookRequest = {
+    body: OnCreditsExpiredWebhookPayload;
+    key: 'credits.expired';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsGrantedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.granted';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsGrantedWebhookRequest = {
+    body: OnCreditsGrantedWebhookPayload;
+    key: 'credits.granted';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsLowWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The credits after it
+         */
+        available: string;
+        /**
+         * In credits
+         */
+        threshold: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.low';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsLowWebhookRequest = {
+    body: OnCreditsLowWebhookPayload;
+    key: 'credits.low';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsPurchasedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.purchased';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsPurchasedWebhookRequest = {
+    body: OnCreditsPurchasedWebhookPayload;
+    key: 'credits.purchased';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsRefundedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.refunded';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsRefundedWebhookRequest = {
+    body: OnCreditsRefundedWebhookPayload;
+    key: 'credits.refunded';
+    path?: never;
+    query?: never;
+};
+
+export type OnCreditsSpentWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * By how many credits the balance changed
+         */
+        amount: string;
+        /**
+         * The balance after it
+         */
+        balanceAfter: string;
+        /**
+         * As it was given
+         */
+        description: string;
+        /**
+         * What it belongs to, such as a purchase; empty: nothing
+         */
+        reference: string;
+        /**
+         * Its number in the store: 1, 2, 3, … without gaps
+         */
+        sequence: string;
+        /**
+         * What was paid for; empty: no service
+         */
+        serviceKey: string;
+        /**
+         * The transaction
+         */
+        transactionId: string;
+        /**
+         * The transaction's type
+         */
+        type: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'credits.spent';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnCreditsSpentWebhookRequest = {
+    body: OnCreditsSpentWebhookPayload;
+    key: 'credits.spent';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabaseCredentialsRotatedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.credentials_rotated';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabaseCredentialsRotatedWebhookRequest = {
+    body: OnDatabaseCredentialsRotatedWebhookPayload;
+    key: 'database.credentials_rotated';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabaseFailedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * What went wrong, a code of the API's errors
+         */
+        code: string;
+        /**
+         * What went wrong, for people
+         */
+        message: string;
+        /**
+         * The run that connected the database
+         */
+        runId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.failed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabaseFailedWebhookRequest = {
+    body: OnDatabaseFailedWebhookPayload;
+    key: 'database.failed';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabaseMoveEndedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The move
+         */
+        moveId: string;
+        /**
+         * succeeded, aborted, rolled_back or failed
+         */
+        state: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.move_ended';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabaseMoveEndedWebhookRequest = {
+    body: OnDatabaseMoveEndedWebhookPayload;
+    key: 'database.move_ended';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabaseMoveStartedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The move
+         */
+        moveId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.move_started';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabaseMoveStartedWebhookRequest = {
+    body: OnDatabaseMoveStartedWebhookPayload;
+    key: 'database.move_started';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabaseMovedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The move
+         */
+        moveId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.moved';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabaseMovedWebhookRequest = {
+    body: OnDatabaseMovedWebhookPayload;
+    key: 'database.moved';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabasePasswordResetWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.password_reset';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabasePasswordResetWebhookRequest = {
+    body: OnDatabasePasswordResetWebhookPayload;
+    key: 'database.password_reset';
+    path?: never;
+    query?: never;
+};
+
+export type OnDatabaseReadyWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The run that connected the database
+         */
+        runId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'database.ready';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnDatabaseReadyWebhookRequest = {
+    body: OnDatabaseReadyWebhookPayload;
+    key: 'database.ready';
+    path?: never;
+    query?: never;
+};
+
+export type OnHostnameAddedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The hostname
+         */
+        hostname: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'hostname.added';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnHostnameAddedWebhookRequest = {
+    body: OnHostnameAddedWebhookPayload;
+    key: 'hostname.added';
+    path?: never;
+    query?: never;
+};
+
+export type OnHostnameLostWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The hostname
+         */
+        hostname: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'hostname.lost';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnHostnameLostWebhookRequest = {
+    body: OnHostnameLostWebhookPayload;
+    key: 'hostname.lost';
+    path?: never;
+    query?: never;
+};
+
+export type OnHostnameMadePrimaryWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The hostname
+         */
+        hostname: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'hostname.made_primary';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnHostnameMadePrimaryWebhookRequest = {
+    body: OnHostnameMadePrimaryWebhookPayload;
+    key: 'hostname.made_primary';
+    path?: never;
+    query?: never;
+};
+
+export type OnHostnameRemovedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The hostname
+         */
+        hostname: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'hostname.removed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnHostnameRemovedWebhookRequest = {
+    body: OnHostnameRemovedWebhookPayload;
+    key: 'hostname.removed';
+    path?: never;
+    query?: never;
+};
+
+export type OnHostnameVerifiedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The hostname
+         */
+        hostname: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'hostname.verified';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnHostnameVerifiedWebhookRequest = {
+    body: OnHostnameVerifiedWebhookPayload;
+    key: 'hostname.verified';
+    path?: never;
+    query?: never;
+};
+
+export type OnMemberInvitationRevokedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The invitation
+         */
+        invitationId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'member.invitation_revoked';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnMemberInvitationRevokedWebhookRequest = {
+    body: OnMemberInvitationRevokedWebhookPayload;
+    key: 'member.invitation_revoked';
+    path?: never;
+    query?: never;
+};
+
+export type OnMemberInvitedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The address that the invitation was sent to
+         */
+        email: string;
+        /**
+         * The invitation
+         */
+        invitationId: string;
+        /**
+         * owner, admin, member or viewer
+         */
+        role: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'member.invited';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnMemberInvitedWebhookRequest = {
+    body: OnMemberInvitedWebhookPayload;
+    key: 'member.invited';
+    path?: never;
+    query?: never;
+};
+
+export type OnMemberJoinedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * owner, admin, member or viewer
+         */
+        role: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'member.joined';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnMemberJoinedWebhookRequest = {
+    body: OnMemberJoinedWebhookPayload;
+    key: 'member.joined';
+    path?: never;
+    query?: never;
+};
+
+export type OnMemberOwnershipTransferredWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The user who owns it now
+         */
+        to: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'member.ownership_transferred';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnMemberOwnershipTransferredWebhookRequest = {
+    body: OnMemberOwnershipTransferredWebhookPayload;
+    key: 'member.ownership_transferred';
+    path?: never;
+    query?: never;
+};
+
+export type OnMemberRemovedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The user
+         */
+        memberId: string;
+        /**
+         * owner, admin, member or viewer
+         */
+        role: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'member.removed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnMemberRemovedWebhookRequest = {
+    body: OnMemberRemovedWebhookPayload;
+    key: 'member.removed';
+    path?: never;
+    query?: never;
+};
+
+export type OnMemberRoleChangedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The role before
+         */
+        from: string;
+        /**
+         * The user
+         */
+        memberId: string;
+        /**
+         * The role now
+         */
+        to: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'member.role_changed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnMemberRoleChangedWebhookRequest = {
+    body: OnMemberRoleChangedWebhookPayload;
+    key: 'member.role_changed';
+    path?: never;
+    query?: never;
+};
+
+export type OnPurchaseExpiredWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The price, a decimal number
+         */
+        amount: string;
+        /**
+         * true: an automatic recharge
+         */
+        automatic: string;
+        /**
+         * How many credits are bought
+         */
+        credits: string;
+        /**
+         * The currency of the price, ISO 4217
+         */
+        currency: string;
+        /**
+         * The purchase
+         */
+        purchaseId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'purchase.expired';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnPurchaseExpiredWebhookRequest = {
+    body: OnPurchaseExpiredWebhookPayload;
+    key: 'purchase.expired';
+    path?: never;
+    query?: never;
+};
+
+export type OnPurchasePaidWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The price, a decimal number
+         */
+        amount: string;
+        /**
+         * true: an automatic recharge
+         */
+        automatic: string;
+        /**
+         * How many credits are bought
+         */
+        credits: string;
+        /**
+         * The currency of the price, ISO 4217
+         */
+        currency: string;
+        /**
+         * The purchase
+         */
+        purchaseId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'purchase.paid';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnPurchasePaidWebhookRequest = {
+    body: OnPurchasePaidWebhookPayload;
+    key: 'purchase.paid';
+    path?: never;
+    query?: never;
+};
+
+export type OnPurchaseReversedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The price, a decimal number
+         */
+        amount: string;
+        /**
+         * true: an automatic recharge
+         */
+        automatic: string;
+        /**
+         * How many credits are bought
+         */
+        credits: string;
+        /**
+         * The currency of the price, ISO 4217
+         */
+        currency: string;
+        /**
+         * The purchase
+         */
+        purchaseId: string;
+        /**
+         * How much of the price, a decimal number
+         */
+        reversed: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'purchase.reversed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnPurchaseReversedWebhookRequest = {
+    body: OnPurchaseReversedWebhookPayload;
+    key: 'purchase.reversed';
+    path?: never;
+    query?: never;
+};
+
+export type OnPurchaseStartedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The price, a decimal number
+         */
+        amount: string;
+        /**
+         * true: an automatic recharge
+         */
+        automatic: string;
+        /**
+         * How many credits are bought
+         */
+        credits: string;
+        /**
+         * The currency of the price, ISO 4217
+         */
+        currency: string;
+        /**
+         * The purchase
+         */
+        purchaseId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'purchase.started';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnPurchaseStartedWebhookRequest = {
+    body: OnPurchaseStartedWebhookPayload;
+    key: 'purchase.started';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreCreatedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.created';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreCreatedWebhookRequest = {
+    body: OnStoreCreatedWebhookPayload;
+    key: 'store.created';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreDeletedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.deleted';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreDeletedWebhookRequest = {
+    body: OnStoreDeletedWebhookPayload;
+    key: 'store.deleted';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreDeletionScheduledWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.deletion_scheduled';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreDeletionScheduledWebhookRequest = {
+    body: OnStoreDeletionScheduledWebhookPayload;
+    key: 'store.deletion_scheduled';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreRestoredWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.restored';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreRestoredWebhookRequest = {
+    body: OnStoreRestoredWebhookPayload;
+    key: 'store.restored';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreResumedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.resumed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreResumedWebhookRequest = {
+    body: OnStoreResumedWebhookPayload;
+    key: 'store.resumed';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreSuspendedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.suspended';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreSuspendedWebhookRequest = {
+    body: OnStoreSuspendedWebhookPayload;
+    key: 'store.suspended';
+    path?: never;
+    query?: never;
+};
+
+export type OnStoreUpdatedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The names of the changed fields, separated by commas
+         */
+        fields: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'store.updated';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnStoreUpdatedWebhookRequest = {
+    body: OnStoreUpdatedWebhookPayload;
+    key: 'store.updated';
+    path?: never;
+    query?: never;
+};
+
+export type OnUserDeletedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'user.deleted';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnUserDeletedWebhookRequest = {
+    body: OnUserDeletedWebhookPayload;
+    key: 'user.deleted';
+    path?: never;
+    query?: never;
+};
+
+export type OnUserRegisteredWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        [key: string]: unknown;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'user.registered';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnUserRegisteredWebhookRequest = {
+    body: OnUserRegisteredWebhookPayload;
+    key: 'user.registered';
+    path?: never;
+    query?: never;
+};
+
+export type OnUserResumedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The user that it concerns
+         */
+        subjectId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'user.resumed';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnUserResumedWebhookRequest = {
+    body: OnUserResumedWebhookPayload;
+    key: 'user.resumed';
+    path?: never;
+    query?: never;
+};
+
+export type OnUserSuspendedWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The user that it concerns
+         */
+        subjectId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'user.suspended';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnUserSuspendedWebhookRequest = {
+    body: OnUserSuspendedWebhookPayload;
+    key: 'user.suspended';
+    path?: never;
+    query?: never;
+};
+
+export type OnWebhookDisabledWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The endpoint
+         */
+        endpointId: string;
+        /**
+         * failing or gone
+         */
+        reason: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'webhook.disabled';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnWebhookDisabledWebhookRequest = {
+    body: OnWebhookDisabledWebhookPayload;
+    key: 'webhook.disabled';
+    path?: never;
+    query?: never;
+};
+
+export type OnWebhookTestWebhookPayload = {
+    /**
+     * More of it
+     */
+    data: {
+        /**
+         * The endpoint
+         */
+        endpointId: string;
+    };
+    /**
+     * Id of the event, as in webhook-id
+     */
+    id: string;
+    /**
+     * The store
+     */
+    storeId: string | null;
+    /**
+     * When it happened
+     */
+    timestamp: string;
+    /**
+     * What has happened
+     */
+    type: 'webhook.test';
+    /**
+     * Who did it; null: the platform
+     */
+    userId: string | null;
+};
+
+export type OnWebhookTestWebhookRequest = {
+    body: OnWebhookTestWebhookPayload;
+    key: 'webhook.test';
+    path?: never;
+    query?: never;
+};
