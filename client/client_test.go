@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stoahq/stoa/client"
@@ -453,6 +454,51 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s: %d errors after %d requests", name, failed, len(s.requests))
 		}
 	}
+}
+
+// TestQuietStream follows a stream whose connections end after minutes without an event.
+func TestQuietStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+			n++
+			response := &http.Response{StatusCode: 200, Request: r, Body: io.NopCloser(&later{wait: 10 * time.Minute})}
+			switch n {
+			case 6:
+				response.Body = io.NopCloser(strings.NewReader("id: 1\ndata: {}\n\n"))
+			case 7:
+				response.StatusCode, response.Body = 204, http.NoBody
+			}
+			return response, nil
+		})
+		c, err := client.New("https://stoa.example.com", client.WithHTTPClient(&http.Client{Transport: transport}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := 0
+		for _, err := range c.Provisioning.Events(t.Context(), "x") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			events++
+		}
+		if events != 1 || n != 7 {
+			t.Errorf("%d events after %d connections", events, n)
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// later is a body that ends after a while.
+type later struct{ wait time.Duration }
+
+func (l *later) Read([]byte) (int, error) {
+	<-time.After(l.wait)
+	return 0, io.EOF
 }
 
 // TestTimeout ends an attempt that has no answer, but not a stream that has begun.

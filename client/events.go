@@ -10,10 +10,15 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"time"
 )
 
 // longestEvent is how many bytes a line of a stream may have.
 const longestEvent = 1 << 20
+
+// quiet is how long a connection lasts at least that ends without an event because there was
+// none, and not because something is wrong.
+const quiet = 10 * time.Second
 
 // errNoEvents says that a stream ended several times without an event.
 var errNoEvents = errors.New("stoa: the stream of events ends again and again")
@@ -35,8 +40,12 @@ func events[T any](ctx context.Context, c *Client, r request, options []CallOpti
 			}
 			if err == nil {
 				var again bool
+				begun := time.Now()
 				if again, err = yieldEvents(response.Body, yield, &last, &fruitless); !again {
 					return
+				}
+				if time.Since(begun) >= quiet {
+					fruitless = -1
 				}
 			}
 			if err == nil && fruitless >= c.retries {

@@ -3,6 +3,12 @@ import { pause } from './transport.js';
 const longestEvent = 1 << 20; // characters
 
 /**
+ * How many milliseconds a connection lasts at least that ends without an event because there
+ * was none, and not because something is wrong.
+ */
+const quiet = 10_000;
+
+/**
  * Yields the events of a stream. It connects again when the stream ends, after the last event,
  * until the API says that there are no more or the signal aborts.
  */
@@ -12,12 +18,14 @@ export async function* events<T>(connect: (lastEventId: string | undefined) => P
     if (fruitless > 0) await pause(fruitless, undefined, signal);
     const response = await connect(last);
     if (response.status === 204) return;
+    const begun = Date.now();
     for await (const event of parse(response, signal)) {
       last = event.id ?? last;
       fruitless = -1;
       yield JSON.parse(event.data) as T;
     }
     signal.throwIfAborted();
+    if (Date.now() - begun >= quiet) fruitless = -1;
     if (fruitless >= retries) throw new Error('The stream of events ends again and again.');
   }
 }

@@ -237,6 +237,27 @@ test('a stream of events is followed through a broken connection', async () => {
   }
 });
 
+test('a stream is followed whose connections end after minutes without an event', async (t) => {
+  t.mock.timers.enable({ apis: ['Date'] });
+  const stream = (text: string): Answer => () =>
+    new Response(
+      new ReadableStream({
+        pull(controller) {
+          t.mock.timers.tick(600_000);
+          if (text !== '') controller.enqueue(new TextEncoder().encode(text));
+          controller.close();
+        },
+      }, { highWaterMark: 0 }),
+      { headers: { 'Content-Type': 'text/event-stream' } },
+    );
+  const none = stream('');
+  const { stoa, requests } = platform([none, none, none, none, none, stream('data: {"attempt":1}\n\n'), () => new Response(null, { status: 204 })]);
+  const attempts: number[] = [];
+  for await (const event of (await stoa.provisioning.events({ path: { id: 'x' } })).stream) attempts.push(event.attempt);
+  assert.deepEqual(attempts, [1]);
+  assert.equal(requests.length, 7);
+});
+
 test('a signal ends a call while it waits', async () => {
   const { stoa, requests } = platform([problem(503, 'platform_unavailable', { 'Retry-After': '20' })]);
   await assert.rejects(stoa.stores.list({ signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' });
