@@ -80,17 +80,18 @@ func TestDocumentedTypeScriptClient(t *testing.T) {
 	checkDocumented(t, runNode(t, dir, []string{"program.js"}, "STOA_WEBHOOK_SECRET=whsec_MDEyMzQ1Njc4OWFiY2RlZg=="))
 }
 
-// afterReadme registers the account of the README.
+// afterReadme registers the account of the README, with a confirmed address.
 func afterReadme(t *testing.T, s *server) {
 	t.Helper()
-	client{t: t, url: s.URL}.call("POST", "/api/auth/register",
+	registered := client{t: t, url: s.URL}.call("POST", "/api/auth/register",
 		object{"email": "owner@example.com", "password": "SecurePassword123!", "firstName": "John", "lastName": "Doe", "storeName": "My First Store"}).want(http.StatusCreated)
+	client{t: t, url: s.URL, s: s, token: registered.text("accessToken")}.proven()
 }
 
 // checkDocumented checks what the examples print.
 func checkDocumented(t *testing.T, out string) {
 	t.Helper()
-	for _, want := range []string{"provisioning: succeeded", "description: Oil and more", "store: Second Store\nstore: My First Store", "pay at http", "buy more credits"} {
+	for _, want := range []string{"provisioning: succeeded", "description: Oil and more", "store: Second Store\nstore: My First Store", "pay at http", "buy more credits", "endpoint: https://shop.example.com/webhooks/stoa"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the examples do not print %q:\n%s", want, out)
 		}

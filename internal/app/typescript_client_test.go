@@ -37,6 +37,16 @@ func TestTypeScriptClient(t *testing.T) {
 	}
 }
 
+// TestLockFileNamesNoRegistry keeps the address of one machine's registry out of the lock file.
+func TestLockFileNamesNoRegistry(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(repository(t), "clients/typescript/package-lock.json"))
+	testkit.Must(t, err)
+	if !strings.Contains(string(text), `"integrity"`) || strings.Contains(string(text), `"resolved"`) {
+		t.Error("package-lock.json lacks checksums, or says where packages come from: npm reads omit-lockfile-registry-resolved in .npmrc")
+	}
+}
+
 // needNode skips the test on a machine without Node.js.
 func needNode(t *testing.T) {
 	t.Helper()
