@@ -7,6 +7,36 @@ import (
 	"time"
 )
 
+// Defines values for APIKeyCreatedPayloadType.
+const (
+	APIKeyCreatedPayloadTypeAPIKeyCreated APIKeyCreatedPayloadType = "api_key.created"
+)
+
+// Valid indicates whether the value is a known member of the APIKeyCreatedPayloadType enum.
+func (e APIKeyCreatedPayloadType) Valid() bool {
+	switch e {
+	case APIKeyCreatedPayloadTypeAPIKeyCreated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for APIKeyRevokedPayloadType.
+const (
+	APIKeyRevokedPayloadTypeAPIKeyRevoked APIKeyRevokedPayloadType = "api_key.revoked"
+)
+
+// Valid indicates whether the value is a known member of the APIKeyRevokedPayloadType enum.
+func (e APIKeyRevokedPayloadType) Valid() bool {
+	switch e {
+	case APIKeyRevokedPayloadTypeAPIKeyRevoked:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AuditOutcome.
 const (
 	AuditOutcomeDenied  AuditOutcome = "denied"
@@ -94,6 +124,81 @@ func (e BackupCheckState) Valid() bool {
 	case BackupCheckStatePassed:
 		return true
 	case BackupCheckStateQueued:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BackupClonedPayloadType.
+const (
+	BackupClonedPayloadTypeBackupCloned BackupClonedPayloadType = "backup.cloned"
+)
+
+// Valid indicates whether the value is a known member of the BackupClonedPayloadType enum.
+func (e BackupClonedPayloadType) Valid() bool {
+	switch e {
+	case BackupClonedPayloadTypeBackupCloned:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BackupDeletedPayloadType.
+const (
+	BackupDeletedPayloadTypeBackupDeleted BackupDeletedPayloadType = "backup.deleted"
+)
+
+// Valid indicates whether the value is a known member of the BackupDeletedPayloadType enum.
+func (e BackupDeletedPayloadType) Valid() bool {
+	switch e {
+	case BackupDeletedPayloadTypeBackupDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BackupFailedPayloadType.
+const (
+	BackupFailedPayloadTypeBackupFailed BackupFailedPayloadType = "backup.failed"
+)
+
+// Valid indicates whether the value is a known member of the BackupFailedPayloadType enum.
+func (e BackupFailedPayloadType) Valid() bool {
+	switch e {
+	case BackupFailedPayloadTypeBackupFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BackupRestoredPayloadType.
+const (
+	BackupRestoredPayloadTypeBackupRestored BackupRestoredPayloadType = "backup.restored"
+)
+
+// Valid indicates whether the value is a known member of the BackupRestoredPayloadType enum.
+func (e BackupRestoredPayloadType) Valid() bool {
+	switch e {
+	case BackupRestoredPayloadTypeBackupRestored:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BackupSucceededPayloadType.
+const (
+	BackupSucceededPayloadTypeBackupSucceeded BackupSucceededPayloadType = "backup.succeeded"
+)
+
+// Valid indicates whether the value is a known member of the BackupSucceededPayloadType enum.
+func (e BackupSucceededPayloadType) Valid() bool {
+	switch e {
+	case BackupSucceededPayloadTypeBackupSucceeded:
 		return true
 	default:
 		return false
@@ -244,6 +349,141 @@ func (e CredentialsTLSMode) Valid() bool {
 	}
 }
 
+// Defines values for CreditsAdjustedPayloadType.
+const (
+	CreditsAdjustedPayloadTypeCreditsAdjusted CreditsAdjustedPayloadType = "credits.adjusted"
+)
+
+// Valid indicates whether the value is a known member of the CreditsAdjustedPayloadType enum.
+func (e CreditsAdjustedPayloadType) Valid() bool {
+	switch e {
+	case CreditsAdjustedPayloadTypeCreditsAdjusted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsAutoRechargeStoppedPayloadType.
+const (
+	CreditsAutoRechargeStoppedPayloadTypeCreditsAutoRechargeStopped CreditsAutoRechargeStoppedPayloadType = "credits.auto_recharge_stopped"
+)
+
+// Valid indicates whether the value is a known member of the CreditsAutoRechargeStoppedPayloadType enum.
+func (e CreditsAutoRechargeStoppedPayloadType) Valid() bool {
+	switch e {
+	case CreditsAutoRechargeStoppedPayloadTypeCreditsAutoRechargeStopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsDisputedPayloadType.
+const (
+	CreditsDisputedPayloadTypeCreditsDisputed CreditsDisputedPayloadType = "credits.disputed"
+)
+
+// Valid indicates whether the value is a known member of the CreditsDisputedPayloadType enum.
+func (e CreditsDisputedPayloadType) Valid() bool {
+	switch e {
+	case CreditsDisputedPayloadTypeCreditsDisputed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsExpiredPayloadType.
+const (
+	CreditsExpiredPayloadTypeCreditsExpired CreditsExpiredPayloadType = "credits.expired"
+)
+
+// Valid indicates whether the value is a known member of the CreditsExpiredPayloadType enum.
+func (e CreditsExpiredPayloadType) Valid() bool {
+	switch e {
+	case CreditsExpiredPayloadTypeCreditsExpired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsGrantedPayloadType.
+const (
+	CreditsGrantedPayloadTypeCreditsGranted CreditsGrantedPayloadType = "credits.granted"
+)
+
+// Valid indicates whether the value is a known member of the CreditsGrantedPayloadType enum.
+func (e CreditsGrantedPayloadType) Valid() bool {
+	switch e {
+	case CreditsGrantedPayloadTypeCreditsGranted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsLowPayloadType.
+const (
+	CreditsLowPayloadTypeCreditsLow CreditsLowPayloadType = "credits.low"
+)
+
+// Valid indicates whether the value is a known member of the CreditsLowPayloadType enum.
+func (e CreditsLowPayloadType) Valid() bool {
+	switch e {
+	case CreditsLowPayloadTypeCreditsLow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsPurchasedPayloadType.
+const (
+	CreditsPurchasedPayloadTypeCreditsPurchased CreditsPurchasedPayloadType = "credits.purchased"
+)
+
+// Valid indicates whether the value is a known member of the CreditsPurchasedPayloadType enum.
+func (e CreditsPurchasedPayloadType) Valid() bool {
+	switch e {
+	case CreditsPurchasedPayloadTypeCreditsPurchased:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsRefundedPayloadType.
+const (
+	CreditsRefundedPayloadTypeCreditsRefunded CreditsRefundedPayloadType = "credits.refunded"
+)
+
+// Valid indicates whether the value is a known member of the CreditsRefundedPayloadType enum.
+func (e CreditsRefundedPayloadType) Valid() bool {
+	switch e {
+	case CreditsRefundedPayloadTypeCreditsRefunded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsSpentPayloadType.
+const (
+	CreditsSpentPayloadTypeCreditsSpent CreditsSpentPayloadType = "credits.spent"
+)
+
+// Valid indicates whether the value is a known member of the CreditsSpentPayloadType enum.
+func (e CreditsSpentPayloadType) Valid() bool {
+	switch e {
+	case CreditsSpentPayloadTypeCreditsSpent:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DNSRecordType.
 const (
 	DNSRecordTypeTXT DNSRecordType = "TXT"
@@ -319,6 +559,111 @@ func (e DatabaseType) Valid() bool {
 	case DatabaseTypePostgresql:
 		return true
 	case DatabaseTypeSupabase:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabaseCredentialsRotatedPayloadType.
+const (
+	DatabaseCredentialsRotatedPayloadTypeDatabaseCredentialsRotated DatabaseCredentialsRotatedPayloadType = "database.credentials_rotated"
+)
+
+// Valid indicates whether the value is a known member of the DatabaseCredentialsRotatedPayloadType enum.
+func (e DatabaseCredentialsRotatedPayloadType) Valid() bool {
+	switch e {
+	case DatabaseCredentialsRotatedPayloadTypeDatabaseCredentialsRotated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabaseFailedPayloadType.
+const (
+	DatabaseFailedPayloadTypeDatabaseFailed DatabaseFailedPayloadType = "database.failed"
+)
+
+// Valid indicates whether the value is a known member of the DatabaseFailedPayloadType enum.
+func (e DatabaseFailedPayloadType) Valid() bool {
+	switch e {
+	case DatabaseFailedPayloadTypeDatabaseFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabaseMoveEndedPayloadType.
+const (
+	DatabaseMoveEndedPayloadTypeDatabaseMoveEnded DatabaseMoveEndedPayloadType = "database.move_ended"
+)
+
+// Valid indicates whether the value is a known member of the DatabaseMoveEndedPayloadType enum.
+func (e DatabaseMoveEndedPayloadType) Valid() bool {
+	switch e {
+	case DatabaseMoveEndedPayloadTypeDatabaseMoveEnded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabaseMoveStartedPayloadType.
+const (
+	DatabaseMoveStartedPayloadTypeDatabaseMoveStarted DatabaseMoveStartedPayloadType = "database.move_started"
+)
+
+// Valid indicates whether the value is a known member of the DatabaseMoveStartedPayloadType enum.
+func (e DatabaseMoveStartedPayloadType) Valid() bool {
+	switch e {
+	case DatabaseMoveStartedPayloadTypeDatabaseMoveStarted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabaseMovedPayloadType.
+const (
+	DatabaseMovedPayloadTypeDatabaseMoved DatabaseMovedPayloadType = "database.moved"
+)
+
+// Valid indicates whether the value is a known member of the DatabaseMovedPayloadType enum.
+func (e DatabaseMovedPayloadType) Valid() bool {
+	switch e {
+	case DatabaseMovedPayloadTypeDatabaseMoved:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabasePasswordResetPayloadType.
+const (
+	DatabasePasswordResetPayloadTypeDatabasePasswordReset DatabasePasswordResetPayloadType = "database.password_reset"
+)
+
+// Valid indicates whether the value is a known member of the DatabasePasswordResetPayloadType enum.
+func (e DatabasePasswordResetPayloadType) Valid() bool {
+	switch e {
+	case DatabasePasswordResetPayloadTypeDatabasePasswordReset:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DatabaseReadyPayloadType.
+const (
+	DatabaseReadyPayloadTypeDatabaseReady DatabaseReadyPayloadType = "database.ready"
+)
+
+// Valid indicates whether the value is a known member of the DatabaseReadyPayloadType enum.
+func (e DatabaseReadyPayloadType) Valid() bool {
+	switch e {
+	case DatabaseReadyPayloadTypeDatabaseReady:
 		return true
 	default:
 		return false
@@ -631,6 +976,21 @@ func (e HoldState) Valid() bool {
 	}
 }
 
+// Defines values for HostnameAddedPayloadType.
+const (
+	HostnameAddedPayloadTypeHostnameAdded HostnameAddedPayloadType = "hostname.added"
+)
+
+// Valid indicates whether the value is a known member of the HostnameAddedPayloadType enum.
+func (e HostnameAddedPayloadType) Valid() bool {
+	switch e {
+	case HostnameAddedPayloadTypeHostnameAdded:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HostnameFaultCode.
 const (
 	HostnameFaultCodeDNSUnavailable HostnameFaultCode = "dns_unavailable"
@@ -646,6 +1006,66 @@ func (e HostnameFaultCode) Valid() bool {
 	case HostnameFaultCodeRecordMismatch:
 		return true
 	case HostnameFaultCodeRecordNotFound:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostnameLostPayloadType.
+const (
+	HostnameLostPayloadTypeHostnameLost HostnameLostPayloadType = "hostname.lost"
+)
+
+// Valid indicates whether the value is a known member of the HostnameLostPayloadType enum.
+func (e HostnameLostPayloadType) Valid() bool {
+	switch e {
+	case HostnameLostPayloadTypeHostnameLost:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostnameMadePrimaryPayloadType.
+const (
+	HostnameMadePrimaryPayloadTypeHostnameMadePrimary HostnameMadePrimaryPayloadType = "hostname.made_primary"
+)
+
+// Valid indicates whether the value is a known member of the HostnameMadePrimaryPayloadType enum.
+func (e HostnameMadePrimaryPayloadType) Valid() bool {
+	switch e {
+	case HostnameMadePrimaryPayloadTypeHostnameMadePrimary:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostnameRemovedPayloadType.
+const (
+	HostnameRemovedPayloadTypeHostnameRemoved HostnameRemovedPayloadType = "hostname.removed"
+)
+
+// Valid indicates whether the value is a known member of the HostnameRemovedPayloadType enum.
+func (e HostnameRemovedPayloadType) Valid() bool {
+	switch e {
+	case HostnameRemovedPayloadTypeHostnameRemoved:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostnameVerifiedPayloadType.
+const (
+	HostnameVerifiedPayloadTypeHostnameVerified HostnameVerifiedPayloadType = "hostname.verified"
+)
+
+// Valid indicates whether the value is a known member of the HostnameVerifiedPayloadType enum.
+func (e HostnameVerifiedPayloadType) Valid() bool {
+	switch e {
+	case HostnameVerifiedPayloadTypeHostnameVerified:
 		return true
 	default:
 		return false
@@ -733,6 +1153,96 @@ func (e MemberRole) Valid() bool {
 	case MemberRoleOwner:
 		return true
 	case MemberRoleViewer:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberInvitationRevokedPayloadType.
+const (
+	MemberInvitationRevokedPayloadTypeMemberInvitationRevoked MemberInvitationRevokedPayloadType = "member.invitation_revoked"
+)
+
+// Valid indicates whether the value is a known member of the MemberInvitationRevokedPayloadType enum.
+func (e MemberInvitationRevokedPayloadType) Valid() bool {
+	switch e {
+	case MemberInvitationRevokedPayloadTypeMemberInvitationRevoked:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberInvitedPayloadType.
+const (
+	MemberInvitedPayloadTypeMemberInvited MemberInvitedPayloadType = "member.invited"
+)
+
+// Valid indicates whether the value is a known member of the MemberInvitedPayloadType enum.
+func (e MemberInvitedPayloadType) Valid() bool {
+	switch e {
+	case MemberInvitedPayloadTypeMemberInvited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberJoinedPayloadType.
+const (
+	MemberJoinedPayloadTypeMemberJoined MemberJoinedPayloadType = "member.joined"
+)
+
+// Valid indicates whether the value is a known member of the MemberJoinedPayloadType enum.
+func (e MemberJoinedPayloadType) Valid() bool {
+	switch e {
+	case MemberJoinedPayloadTypeMemberJoined:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberOwnershipTransferredPayloadType.
+const (
+	MemberOwnershipTransferredPayloadTypeMemberOwnershipTransferred MemberOwnershipTransferredPayloadType = "member.ownership_transferred"
+)
+
+// Valid indicates whether the value is a known member of the MemberOwnershipTransferredPayloadType enum.
+func (e MemberOwnershipTransferredPayloadType) Valid() bool {
+	switch e {
+	case MemberOwnershipTransferredPayloadTypeMemberOwnershipTransferred:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberRemovedPayloadType.
+const (
+	MemberRemovedPayloadTypeMemberRemoved MemberRemovedPayloadType = "member.removed"
+)
+
+// Valid indicates whether the value is a known member of the MemberRemovedPayloadType enum.
+func (e MemberRemovedPayloadType) Valid() bool {
+	switch e {
+	case MemberRemovedPayloadTypeMemberRemoved:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberRoleChangedPayloadType.
+const (
+	MemberRoleChangedPayloadTypeMemberRoleChanged MemberRoleChangedPayloadType = "member.role_changed"
+)
+
+// Valid indicates whether the value is a known member of the MemberRoleChangedPayloadType enum.
+func (e MemberRoleChangedPayloadType) Valid() bool {
+	switch e {
+	case MemberRoleChangedPayloadTypeMemberRoleChanged:
 		return true
 	default:
 		return false
@@ -1285,6 +1795,66 @@ func (e PurchaseStatus) Valid() bool {
 	}
 }
 
+// Defines values for PurchaseExpiredPayloadType.
+const (
+	PurchaseExpiredPayloadTypePurchaseExpired PurchaseExpiredPayloadType = "purchase.expired"
+)
+
+// Valid indicates whether the value is a known member of the PurchaseExpiredPayloadType enum.
+func (e PurchaseExpiredPayloadType) Valid() bool {
+	switch e {
+	case PurchaseExpiredPayloadTypePurchaseExpired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PurchasePaidPayloadType.
+const (
+	PurchasePaidPayloadTypePurchasePaid PurchasePaidPayloadType = "purchase.paid"
+)
+
+// Valid indicates whether the value is a known member of the PurchasePaidPayloadType enum.
+func (e PurchasePaidPayloadType) Valid() bool {
+	switch e {
+	case PurchasePaidPayloadTypePurchasePaid:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PurchaseReversedPayloadType.
+const (
+	PurchaseReversedPayloadTypePurchaseReversed PurchaseReversedPayloadType = "purchase.reversed"
+)
+
+// Valid indicates whether the value is a known member of the PurchaseReversedPayloadType enum.
+func (e PurchaseReversedPayloadType) Valid() bool {
+	switch e {
+	case PurchaseReversedPayloadTypePurchaseReversed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PurchaseStartedPayloadType.
+const (
+	PurchaseStartedPayloadTypePurchaseStarted PurchaseStartedPayloadType = "purchase.started"
+)
+
+// Valid indicates whether the value is a known member of the PurchaseStartedPayloadType enum.
+func (e PurchaseStartedPayloadType) Valid() bool {
+	switch e {
+	case PurchaseStartedPayloadTypePurchaseStarted:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RegisterResponseTokenType.
 const (
 	RegisterResponseTokenTypeBearer RegisterResponseTokenType = "Bearer"
@@ -1450,6 +2020,111 @@ func (e StoreStatus) Valid() bool {
 	}
 }
 
+// Defines values for StoreCreatedPayloadType.
+const (
+	StoreCreatedPayloadTypeStoreCreated StoreCreatedPayloadType = "store.created"
+)
+
+// Valid indicates whether the value is a known member of the StoreCreatedPayloadType enum.
+func (e StoreCreatedPayloadType) Valid() bool {
+	switch e {
+	case StoreCreatedPayloadTypeStoreCreated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreDeletedPayloadType.
+const (
+	StoreDeletedPayloadTypeStoreDeleted StoreDeletedPayloadType = "store.deleted"
+)
+
+// Valid indicates whether the value is a known member of the StoreDeletedPayloadType enum.
+func (e StoreDeletedPayloadType) Valid() bool {
+	switch e {
+	case StoreDeletedPayloadTypeStoreDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreDeletionScheduledPayloadType.
+const (
+	StoreDeletionScheduledPayloadTypeStoreDeletionScheduled StoreDeletionScheduledPayloadType = "store.deletion_scheduled"
+)
+
+// Valid indicates whether the value is a known member of the StoreDeletionScheduledPayloadType enum.
+func (e StoreDeletionScheduledPayloadType) Valid() bool {
+	switch e {
+	case StoreDeletionScheduledPayloadTypeStoreDeletionScheduled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreRestoredPayloadType.
+const (
+	StoreRestoredPayloadTypeStoreRestored StoreRestoredPayloadType = "store.restored"
+)
+
+// Valid indicates whether the value is a known member of the StoreRestoredPayloadType enum.
+func (e StoreRestoredPayloadType) Valid() bool {
+	switch e {
+	case StoreRestoredPayloadTypeStoreRestored:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreResumedPayloadType.
+const (
+	StoreResumedPayloadTypeStoreResumed StoreResumedPayloadType = "store.resumed"
+)
+
+// Valid indicates whether the value is a known member of the StoreResumedPayloadType enum.
+func (e StoreResumedPayloadType) Valid() bool {
+	switch e {
+	case StoreResumedPayloadTypeStoreResumed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreSuspendedPayloadType.
+const (
+	StoreSuspendedPayloadTypeStoreSuspended StoreSuspendedPayloadType = "store.suspended"
+)
+
+// Valid indicates whether the value is a known member of the StoreSuspendedPayloadType enum.
+func (e StoreSuspendedPayloadType) Valid() bool {
+	switch e {
+	case StoreSuspendedPayloadTypeStoreSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreUpdatedPayloadType.
+const (
+	StoreUpdatedPayloadTypeStoreUpdated StoreUpdatedPayloadType = "store.updated"
+)
+
+// Valid indicates whether the value is a known member of the StoreUpdatedPayloadType enum.
+func (e StoreUpdatedPayloadType) Valid() bool {
+	switch e {
+	case StoreUpdatedPayloadTypeStoreUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SupabaseConnectionReason.
 const (
 	SupabaseConnectionReasonAnswerLost  SupabaseConnectionReason = "answer_lost"
@@ -1561,6 +2236,66 @@ func (e UserRole) Valid() bool {
 	}
 }
 
+// Defines values for UserDeletedPayloadType.
+const (
+	UserDeletedPayloadTypeUserDeleted UserDeletedPayloadType = "user.deleted"
+)
+
+// Valid indicates whether the value is a known member of the UserDeletedPayloadType enum.
+func (e UserDeletedPayloadType) Valid() bool {
+	switch e {
+	case UserDeletedPayloadTypeUserDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UserRegisteredPayloadType.
+const (
+	UserRegisteredPayloadTypeUserRegistered UserRegisteredPayloadType = "user.registered"
+)
+
+// Valid indicates whether the value is a known member of the UserRegisteredPayloadType enum.
+func (e UserRegisteredPayloadType) Valid() bool {
+	switch e {
+	case UserRegisteredPayloadTypeUserRegistered:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UserResumedPayloadType.
+const (
+	UserResumedPayloadTypeUserResumed UserResumedPayloadType = "user.resumed"
+)
+
+// Valid indicates whether the value is a known member of the UserResumedPayloadType enum.
+func (e UserResumedPayloadType) Valid() bool {
+	switch e {
+	case UserResumedPayloadTypeUserResumed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UserSuspendedPayloadType.
+const (
+	UserSuspendedPayloadTypeUserSuspended UserSuspendedPayloadType = "user.suspended"
+)
+
+// Valid indicates whether the value is a known member of the UserSuspendedPayloadType enum.
+func (e UserSuspendedPayloadType) Valid() bool {
+	switch e {
+	case UserSuspendedPayloadTypeUserSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WebhookDisabledReason.
 const (
 	WebhookDisabledReasonFailing     WebhookDisabledReason = "failing"
@@ -1597,6 +2332,36 @@ func (e WebhookState) Valid() bool {
 	case WebhookStateEnabled:
 		return true
 	case WebhookStatePaused:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookDisabledPayloadType.
+const (
+	WebhookDisabledPayloadTypeWebhookDisabled WebhookDisabledPayloadType = "webhook.disabled"
+)
+
+// Valid indicates whether the value is a known member of the WebhookDisabledPayloadType enum.
+func (e WebhookDisabledPayloadType) Valid() bool {
+	switch e {
+	case WebhookDisabledPayloadTypeWebhookDisabled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookTestPayloadType.
+const (
+	WebhookTestPayloadTypeWebhookTest WebhookTestPayloadType = "webhook.test"
+)
+
+// Valid indicates whether the value is a known member of the WebhookTestPayloadType enum.
+func (e WebhookTestPayloadType) Valid() bool {
+	switch e {
+	case WebhookTestPayloadTypeWebhookTest:
 		return true
 	default:
 		return false
@@ -1915,771 +2680,6 @@ func (e WebhookDeliveriesListParamsState) Valid() bool {
 	}
 }
 
-// Defines values for OnAPIKeyCreatedJSONBodyType.
-const (
-	OnAPIKeyCreatedJSONBodyTypeAPIKeyCreated OnAPIKeyCreatedJSONBodyType = "api_key.created"
-)
-
-// Valid indicates whether the value is a known member of the OnAPIKeyCreatedJSONBodyType enum.
-func (e OnAPIKeyCreatedJSONBodyType) Valid() bool {
-	switch e {
-	case OnAPIKeyCreatedJSONBodyTypeAPIKeyCreated:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnAPIKeyRevokedJSONBodyType.
-const (
-	OnAPIKeyRevokedJSONBodyTypeAPIKeyRevoked OnAPIKeyRevokedJSONBodyType = "api_key.revoked"
-)
-
-// Valid indicates whether the value is a known member of the OnAPIKeyRevokedJSONBodyType enum.
-func (e OnAPIKeyRevokedJSONBodyType) Valid() bool {
-	switch e {
-	case OnAPIKeyRevokedJSONBodyTypeAPIKeyRevoked:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnBackupClonedJSONBodyType.
-const (
-	OnBackupClonedJSONBodyTypeBackupCloned OnBackupClonedJSONBodyType = "backup.cloned"
-)
-
-// Valid indicates whether the value is a known member of the OnBackupClonedJSONBodyType enum.
-func (e OnBackupClonedJSONBodyType) Valid() bool {
-	switch e {
-	case OnBackupClonedJSONBodyTypeBackupCloned:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnBackupDeletedJSONBodyType.
-const (
-	OnBackupDeletedJSONBodyTypeBackupDeleted OnBackupDeletedJSONBodyType = "backup.deleted"
-)
-
-// Valid indicates whether the value is a known member of the OnBackupDeletedJSONBodyType enum.
-func (e OnBackupDeletedJSONBodyType) Valid() bool {
-	switch e {
-	case OnBackupDeletedJSONBodyTypeBackupDeleted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnBackupFailedJSONBodyType.
-const (
-	OnBackupFailedJSONBodyTypeBackupFailed OnBackupFailedJSONBodyType = "backup.failed"
-)
-
-// Valid indicates whether the value is a known member of the OnBackupFailedJSONBodyType enum.
-func (e OnBackupFailedJSONBodyType) Valid() bool {
-	switch e {
-	case OnBackupFailedJSONBodyTypeBackupFailed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnBackupRestoredJSONBodyType.
-const (
-	OnBackupRestoredJSONBodyTypeBackupRestored OnBackupRestoredJSONBodyType = "backup.restored"
-)
-
-// Valid indicates whether the value is a known member of the OnBackupRestoredJSONBodyType enum.
-func (e OnBackupRestoredJSONBodyType) Valid() bool {
-	switch e {
-	case OnBackupRestoredJSONBodyTypeBackupRestored:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnBackupSucceededJSONBodyType.
-const (
-	OnBackupSucceededJSONBodyTypeBackupSucceeded OnBackupSucceededJSONBodyType = "backup.succeeded"
-)
-
-// Valid indicates whether the value is a known member of the OnBackupSucceededJSONBodyType enum.
-func (e OnBackupSucceededJSONBodyType) Valid() bool {
-	switch e {
-	case OnBackupSucceededJSONBodyTypeBackupSucceeded:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsAdjustedJSONBodyType.
-const (
-	OnCreditsAdjustedJSONBodyTypeCreditsAdjusted OnCreditsAdjustedJSONBodyType = "credits.adjusted"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsAdjustedJSONBodyType enum.
-func (e OnCreditsAdjustedJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsAdjustedJSONBodyTypeCreditsAdjusted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsAutoRechargeStoppedJSONBodyType.
-const (
-	OnCreditsAutoRechargeStoppedJSONBodyTypeCreditsAutoRechargeStopped OnCreditsAutoRechargeStoppedJSONBodyType = "credits.auto_recharge_stopped"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsAutoRechargeStoppedJSONBodyType enum.
-func (e OnCreditsAutoRechargeStoppedJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsAutoRechargeStoppedJSONBodyTypeCreditsAutoRechargeStopped:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsDisputedJSONBodyType.
-const (
-	OnCreditsDisputedJSONBodyTypeCreditsDisputed OnCreditsDisputedJSONBodyType = "credits.disputed"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsDisputedJSONBodyType enum.
-func (e OnCreditsDisputedJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsDisputedJSONBodyTypeCreditsDisputed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsExpiredJSONBodyType.
-const (
-	OnCreditsExpiredJSONBodyTypeCreditsExpired OnCreditsExpiredJSONBodyType = "credits.expired"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsExpiredJSONBodyType enum.
-func (e OnCreditsExpiredJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsExpiredJSONBodyTypeCreditsExpired:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsGrantedJSONBodyType.
-const (
-	OnCreditsGrantedJSONBodyTypeCreditsGranted OnCreditsGrantedJSONBodyType = "credits.granted"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsGrantedJSONBodyType enum.
-func (e OnCreditsGrantedJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsGrantedJSONBodyTypeCreditsGranted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsLowJSONBodyType.
-const (
-	OnCreditsLowJSONBodyTypeCreditsLow OnCreditsLowJSONBodyType = "credits.low"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsLowJSONBodyType enum.
-func (e OnCreditsLowJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsLowJSONBodyTypeCreditsLow:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsPurchasedJSONBodyType.
-const (
-	OnCreditsPurchasedJSONBodyTypeCreditsPurchased OnCreditsPurchasedJSONBodyType = "credits.purchased"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsPurchasedJSONBodyType enum.
-func (e OnCreditsPurchasedJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsPurchasedJSONBodyTypeCreditsPurchased:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsRefundedJSONBodyType.
-const (
-	OnCreditsRefundedJSONBodyTypeCreditsRefunded OnCreditsRefundedJSONBodyType = "credits.refunded"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsRefundedJSONBodyType enum.
-func (e OnCreditsRefundedJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsRefundedJSONBodyTypeCreditsRefunded:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnCreditsSpentJSONBodyType.
-const (
-	OnCreditsSpentJSONBodyTypeCreditsSpent OnCreditsSpentJSONBodyType = "credits.spent"
-)
-
-// Valid indicates whether the value is a known member of the OnCreditsSpentJSONBodyType enum.
-func (e OnCreditsSpentJSONBodyType) Valid() bool {
-	switch e {
-	case OnCreditsSpentJSONBodyTypeCreditsSpent:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabaseCredentialsRotatedJSONBodyType.
-const (
-	OnDatabaseCredentialsRotatedJSONBodyTypeDatabaseCredentialsRotated OnDatabaseCredentialsRotatedJSONBodyType = "database.credentials_rotated"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabaseCredentialsRotatedJSONBodyType enum.
-func (e OnDatabaseCredentialsRotatedJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabaseCredentialsRotatedJSONBodyTypeDatabaseCredentialsRotated:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabaseFailedJSONBodyType.
-const (
-	OnDatabaseFailedJSONBodyTypeDatabaseFailed OnDatabaseFailedJSONBodyType = "database.failed"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabaseFailedJSONBodyType enum.
-func (e OnDatabaseFailedJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabaseFailedJSONBodyTypeDatabaseFailed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabaseMoveEndedJSONBodyType.
-const (
-	OnDatabaseMoveEndedJSONBodyTypeDatabaseMoveEnded OnDatabaseMoveEndedJSONBodyType = "database.move_ended"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabaseMoveEndedJSONBodyType enum.
-func (e OnDatabaseMoveEndedJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabaseMoveEndedJSONBodyTypeDatabaseMoveEnded:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabaseMoveStartedJSONBodyType.
-const (
-	OnDatabaseMoveStartedJSONBodyTypeDatabaseMoveStarted OnDatabaseMoveStartedJSONBodyType = "database.move_started"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabaseMoveStartedJSONBodyType enum.
-func (e OnDatabaseMoveStartedJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabaseMoveStartedJSONBodyTypeDatabaseMoveStarted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabaseMovedJSONBodyType.
-const (
-	OnDatabaseMovedJSONBodyTypeDatabaseMoved OnDatabaseMovedJSONBodyType = "database.moved"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabaseMovedJSONBodyType enum.
-func (e OnDatabaseMovedJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabaseMovedJSONBodyTypeDatabaseMoved:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabasePasswordResetJSONBodyType.
-const (
-	OnDatabasePasswordResetJSONBodyTypeDatabasePasswordReset OnDatabasePasswordResetJSONBodyType = "database.password_reset"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabasePasswordResetJSONBodyType enum.
-func (e OnDatabasePasswordResetJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabasePasswordResetJSONBodyTypeDatabasePasswordReset:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnDatabaseReadyJSONBodyType.
-const (
-	OnDatabaseReadyJSONBodyTypeDatabaseReady OnDatabaseReadyJSONBodyType = "database.ready"
-)
-
-// Valid indicates whether the value is a known member of the OnDatabaseReadyJSONBodyType enum.
-func (e OnDatabaseReadyJSONBodyType) Valid() bool {
-	switch e {
-	case OnDatabaseReadyJSONBodyTypeDatabaseReady:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnHostnameAddedJSONBodyType.
-const (
-	OnHostnameAddedJSONBodyTypeHostnameAdded OnHostnameAddedJSONBodyType = "hostname.added"
-)
-
-// Valid indicates whether the value is a known member of the OnHostnameAddedJSONBodyType enum.
-func (e OnHostnameAddedJSONBodyType) Valid() bool {
-	switch e {
-	case OnHostnameAddedJSONBodyTypeHostnameAdded:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnHostnameLostJSONBodyType.
-const (
-	OnHostnameLostJSONBodyTypeHostnameLost OnHostnameLostJSONBodyType = "hostname.lost"
-)
-
-// Valid indicates whether the value is a known member of the OnHostnameLostJSONBodyType enum.
-func (e OnHostnameLostJSONBodyType) Valid() bool {
-	switch e {
-	case OnHostnameLostJSONBodyTypeHostnameLost:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnHostnameMadePrimaryJSONBodyType.
-const (
-	OnHostnameMadePrimaryJSONBodyTypeHostnameMadePrimary OnHostnameMadePrimaryJSONBodyType = "hostname.made_primary"
-)
-
-// Valid indicates whether the value is a known member of the OnHostnameMadePrimaryJSONBodyType enum.
-func (e OnHostnameMadePrimaryJSONBodyType) Valid() bool {
-	switch e {
-	case OnHostnameMadePrimaryJSONBodyTypeHostnameMadePrimary:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnHostnameRemovedJSONBodyType.
-const (
-	OnHostnameRemovedJSONBodyTypeHostnameRemoved OnHostnameRemovedJSONBodyType = "hostname.removed"
-)
-
-// Valid indicates whether the value is a known member of the OnHostnameRemovedJSONBodyType enum.
-func (e OnHostnameRemovedJSONBodyType) Valid() bool {
-	switch e {
-	case OnHostnameRemovedJSONBodyTypeHostnameRemoved:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnHostnameVerifiedJSONBodyType.
-const (
-	OnHostnameVerifiedJSONBodyTypeHostnameVerified OnHostnameVerifiedJSONBodyType = "hostname.verified"
-)
-
-// Valid indicates whether the value is a known member of the OnHostnameVerifiedJSONBodyType enum.
-func (e OnHostnameVerifiedJSONBodyType) Valid() bool {
-	switch e {
-	case OnHostnameVerifiedJSONBodyTypeHostnameVerified:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnMemberInvitationRevokedJSONBodyType.
-const (
-	OnMemberInvitationRevokedJSONBodyTypeMemberInvitationRevoked OnMemberInvitationRevokedJSONBodyType = "member.invitation_revoked"
-)
-
-// Valid indicates whether the value is a known member of the OnMemberInvitationRevokedJSONBodyType enum.
-func (e OnMemberInvitationRevokedJSONBodyType) Valid() bool {
-	switch e {
-	case OnMemberInvitationRevokedJSONBodyTypeMemberInvitationRevoked:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnMemberInvitedJSONBodyType.
-const (
-	OnMemberInvitedJSONBodyTypeMemberInvited OnMemberInvitedJSONBodyType = "member.invited"
-)
-
-// Valid indicates whether the value is a known member of the OnMemberInvitedJSONBodyType enum.
-func (e OnMemberInvitedJSONBodyType) Valid() bool {
-	switch e {
-	case OnMemberInvitedJSONBodyTypeMemberInvited:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnMemberJoinedJSONBodyType.
-const (
-	OnMemberJoinedJSONBodyTypeMemberJoined OnMemberJoinedJSONBodyType = "member.joined"
-)
-
-// Valid indicates whether the value is a known member of the OnMemberJoinedJSONBodyType enum.
-func (e OnMemberJoinedJSONBodyType) Valid() bool {
-	switch e {
-	case OnMemberJoinedJSONBodyTypeMemberJoined:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnMemberOwnershipTransferredJSONBodyType.
-const (
-	OnMemberOwnershipTransferredJSONBodyTypeMemberOwnershipTransferred OnMemberOwnershipTransferredJSONBodyType = "member.ownership_transferred"
-)
-
-// Valid indicates whether the value is a known member of the OnMemberOwnershipTransferredJSONBodyType enum.
-func (e OnMemberOwnershipTransferredJSONBodyType) Valid() bool {
-	switch e {
-	case OnMemberOwnershipTransferredJSONBodyTypeMemberOwnershipTransferred:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnMemberRemovedJSONBodyType.
-const (
-	OnMemberRemovedJSONBodyTypeMemberRemoved OnMemberRemovedJSONBodyType = "member.removed"
-)
-
-// Valid indicates whether the value is a known member of the OnMemberRemovedJSONBodyType enum.
-func (e OnMemberRemovedJSONBodyType) Valid() bool {
-	switch e {
-	case OnMemberRemovedJSONBodyTypeMemberRemoved:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnMemberRoleChangedJSONBodyType.
-const (
-	OnMemberRoleChangedJSONBodyTypeMemberRoleChanged OnMemberRoleChangedJSONBodyType = "member.role_changed"
-)
-
-// Valid indicates whether the value is a known member of the OnMemberRoleChangedJSONBodyType enum.
-func (e OnMemberRoleChangedJSONBodyType) Valid() bool {
-	switch e {
-	case OnMemberRoleChangedJSONBodyTypeMemberRoleChanged:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnPurchaseExpiredJSONBodyType.
-const (
-	OnPurchaseExpiredJSONBodyTypePurchaseExpired OnPurchaseExpiredJSONBodyType = "purchase.expired"
-)
-
-// Valid indicates whether the value is a known member of the OnPurchaseExpiredJSONBodyType enum.
-func (e OnPurchaseExpiredJSONBodyType) Valid() bool {
-	switch e {
-	case OnPurchaseExpiredJSONBodyTypePurchaseExpired:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnPurchasePaidJSONBodyType.
-const (
-	OnPurchasePaidJSONBodyTypePurchasePaid OnPurchasePaidJSONBodyType = "purchase.paid"
-)
-
-// Valid indicates whether the value is a known member of the OnPurchasePaidJSONBodyType enum.
-func (e OnPurchasePaidJSONBodyType) Valid() bool {
-	switch e {
-	case OnPurchasePaidJSONBodyTypePurchasePaid:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnPurchaseReversedJSONBodyType.
-const (
-	OnPurchaseReversedJSONBodyTypePurchaseReversed OnPurchaseReversedJSONBodyType = "purchase.reversed"
-)
-
-// Valid indicates whether the value is a known member of the OnPurchaseReversedJSONBodyType enum.
-func (e OnPurchaseReversedJSONBodyType) Valid() bool {
-	switch e {
-	case OnPurchaseReversedJSONBodyTypePurchaseReversed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnPurchaseStartedJSONBodyType.
-const (
-	OnPurchaseStartedJSONBodyTypePurchaseStarted OnPurchaseStartedJSONBodyType = "purchase.started"
-)
-
-// Valid indicates whether the value is a known member of the OnPurchaseStartedJSONBodyType enum.
-func (e OnPurchaseStartedJSONBodyType) Valid() bool {
-	switch e {
-	case OnPurchaseStartedJSONBodyTypePurchaseStarted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreCreatedJSONBodyType.
-const (
-	OnStoreCreatedJSONBodyTypeStoreCreated OnStoreCreatedJSONBodyType = "store.created"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreCreatedJSONBodyType enum.
-func (e OnStoreCreatedJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreCreatedJSONBodyTypeStoreCreated:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreDeletedJSONBodyType.
-const (
-	OnStoreDeletedJSONBodyTypeStoreDeleted OnStoreDeletedJSONBodyType = "store.deleted"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreDeletedJSONBodyType enum.
-func (e OnStoreDeletedJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreDeletedJSONBodyTypeStoreDeleted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreDeletionScheduledJSONBodyType.
-const (
-	OnStoreDeletionScheduledJSONBodyTypeStoreDeletionScheduled OnStoreDeletionScheduledJSONBodyType = "store.deletion_scheduled"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreDeletionScheduledJSONBodyType enum.
-func (e OnStoreDeletionScheduledJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreDeletionScheduledJSONBodyTypeStoreDeletionScheduled:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreRestoredJSONBodyType.
-const (
-	OnStoreRestoredJSONBodyTypeStoreRestored OnStoreRestoredJSONBodyType = "store.restored"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreRestoredJSONBodyType enum.
-func (e OnStoreRestoredJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreRestoredJSONBodyTypeStoreRestored:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreResumedJSONBodyType.
-const (
-	OnStoreResumedJSONBodyTypeStoreResumed OnStoreResumedJSONBodyType = "store.resumed"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreResumedJSONBodyType enum.
-func (e OnStoreResumedJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreResumedJSONBodyTypeStoreResumed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreSuspendedJSONBodyType.
-const (
-	OnStoreSuspendedJSONBodyTypeStoreSuspended OnStoreSuspendedJSONBodyType = "store.suspended"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreSuspendedJSONBodyType enum.
-func (e OnStoreSuspendedJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreSuspendedJSONBodyTypeStoreSuspended:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnStoreUpdatedJSONBodyType.
-const (
-	OnStoreUpdatedJSONBodyTypeStoreUpdated OnStoreUpdatedJSONBodyType = "store.updated"
-)
-
-// Valid indicates whether the value is a known member of the OnStoreUpdatedJSONBodyType enum.
-func (e OnStoreUpdatedJSONBodyType) Valid() bool {
-	switch e {
-	case OnStoreUpdatedJSONBodyTypeStoreUpdated:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnUserDeletedJSONBodyType.
-const (
-	OnUserDeletedJSONBodyTypeUserDeleted OnUserDeletedJSONBodyType = "user.deleted"
-)
-
-// Valid indicates whether the value is a known member of the OnUserDeletedJSONBodyType enum.
-func (e OnUserDeletedJSONBodyType) Valid() bool {
-	switch e {
-	case OnUserDeletedJSONBodyTypeUserDeleted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnUserRegisteredJSONBodyType.
-const (
-	OnUserRegisteredJSONBodyTypeUserRegistered OnUserRegisteredJSONBodyType = "user.registered"
-)
-
-// Valid indicates whether the value is a known member of the OnUserRegisteredJSONBodyType enum.
-func (e OnUserRegisteredJSONBodyType) Valid() bool {
-	switch e {
-	case OnUserRegisteredJSONBodyTypeUserRegistered:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnUserResumedJSONBodyType.
-const (
-	OnUserResumedJSONBodyTypeUserResumed OnUserResumedJSONBodyType = "user.resumed"
-)
-
-// Valid indicates whether the value is a known member of the OnUserResumedJSONBodyType enum.
-func (e OnUserResumedJSONBodyType) Valid() bool {
-	switch e {
-	case OnUserResumedJSONBodyTypeUserResumed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnUserSuspendedJSONBodyType.
-const (
-	OnUserSuspendedJSONBodyTypeUserSuspended OnUserSuspendedJSONBodyType = "user.suspended"
-)
-
-// Valid indicates whether the value is a known member of the OnUserSuspendedJSONBodyType enum.
-func (e OnUserSuspendedJSONBodyType) Valid() bool {
-	switch e {
-	case OnUserSuspendedJSONBodyTypeUserSuspended:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnWebhookDisabledJSONBodyType.
-const (
-	OnWebhookDisabledJSONBodyTypeWebhookDisabled OnWebhookDisabledJSONBodyType = "webhook.disabled"
-)
-
-// Valid indicates whether the value is a known member of the OnWebhookDisabledJSONBodyType enum.
-func (e OnWebhookDisabledJSONBodyType) Valid() bool {
-	switch e {
-	case OnWebhookDisabledJSONBodyTypeWebhookDisabled:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for OnWebhookTestJSONBodyType.
-const (
-	OnWebhookTestJSONBodyTypeWebhookTest OnWebhookTestJSONBodyType = "webhook.test"
-)
-
-// Valid indicates whether the value is a known member of the OnWebhookTestJSONBodyType enum.
-func (e OnWebhookTestJSONBodyType) Valid() bool {
-	switch e {
-	case OnWebhookTestJSONBodyTypeWebhookTest:
-		return true
-	default:
-		return false
-	}
-}
-
 // APIKey defines model for APIKey.
 type APIKey struct {
 	// CreatedAt When it was created
@@ -2708,6 +2708,66 @@ type APIKey struct {
 	// Scopes What the key may do
 	Scopes []string `json:"scopes"`
 }
+
+// APIKeyCreatedPayload defines model for APIKeyCreatedPayload.
+type APIKeyCreatedPayload struct {
+	// Data More of it
+	Data struct {
+		// KeyID The key
+		KeyID string `json:"keyId"`
+
+		// Name The key's name
+		Name string `json:"name"`
+
+		// Scopes What it may do, separated by spaces
+		Scopes string `json:"scopes"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type APIKeyCreatedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// APIKeyCreatedPayloadType What has happened
+type APIKeyCreatedPayloadType string
+
+// APIKeyRevokedPayload defines model for APIKeyRevokedPayload.
+type APIKeyRevokedPayload struct {
+	// Data More of it
+	Data struct {
+		// KeyID The key
+		KeyID string `json:"keyId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type APIKeyRevokedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// APIKeyRevokedPayloadType What has happened
+type APIKeyRevokedPayloadType string
 
 // AcceptInvitationRequest defines model for AcceptInvitationRequest.
 type AcceptInvitationRequest struct {
@@ -2902,6 +2962,96 @@ type BackupCheck struct {
 // BackupCheckState How far it is
 type BackupCheckState string
 
+// BackupClonedPayload defines model for BackupClonedPayload.
+type BackupClonedPayload struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// Into The new store
+		Into string `json:"into"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type BackupClonedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// BackupClonedPayloadType What has happened
+type BackupClonedPayloadType string
+
+// BackupDeletedPayload defines model for BackupDeletedPayload.
+type BackupDeletedPayload struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type BackupDeletedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// BackupDeletedPayloadType What has happened
+type BackupDeletedPayloadType string
+
+// BackupFailedPayload defines model for BackupFailedPayload.
+type BackupFailedPayload struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// Code What went wrong, a code of the API's errors
+		Code string `json:"code"`
+
+		// Message What went wrong, for people
+		Message string `json:"message"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type BackupFailedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// BackupFailedPayloadType What has happened
+type BackupFailedPayloadType string
+
 // BackupPage defines model for BackupPage.
 type BackupPage struct {
 	// Data The items of this page
@@ -2922,6 +3072,36 @@ type BackupProgress struct {
 	// TablesTotal 0: not known yet
 	TablesTotal int64 `json:"tablesTotal"`
 }
+
+// BackupRestoredPayload defines model for BackupRestoredPayload.
+type BackupRestoredPayload struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// RestoreID The restore
+		RestoreID string `json:"restoreId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type BackupRestoredPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// BackupRestoredPayloadType What has happened
+type BackupRestoredPayloadType string
 
 // BackupSource defines model for BackupSource.
 type BackupSource struct {
@@ -2946,6 +3126,36 @@ type BackupSource struct {
 	// StoreID Another one than storeId for an uploaded archive of another store: it can be cloned, not restored
 	StoreID string `json:"storeId"`
 }
+
+// BackupSucceededPayload defines model for BackupSucceededPayload.
+type BackupSucceededPayload struct {
+	// Data More of it
+	Data struct {
+		// BackupID The archive
+		BackupID string `json:"backupId"`
+
+		// Bytes Of the file
+		Bytes string `json:"bytes"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type BackupSucceededPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// BackupSucceededPayloadType What has happened
+type BackupSucceededPayloadType string
 
 // Balance defines model for Balance.
 type Balance struct {
@@ -3378,6 +3588,399 @@ type Credits struct {
 	Reserved string `json:"reserved"`
 }
 
+// CreditsAdjustedPayload defines model for CreditsAdjustedPayload.
+type CreditsAdjustedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsAdjustedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsAdjustedPayloadType What has happened
+type CreditsAdjustedPayloadType string
+
+// CreditsAutoRechargeStoppedPayload defines model for CreditsAutoRechargeStoppedPayload.
+type CreditsAutoRechargeStoppedPayload struct {
+	// Data More of it
+	Data struct {
+		// Reason Why
+		Reason string `json:"reason"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsAutoRechargeStoppedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsAutoRechargeStoppedPayloadType What has happened
+type CreditsAutoRechargeStoppedPayloadType string
+
+// CreditsDisputedPayload defines model for CreditsDisputedPayload.
+type CreditsDisputedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsDisputedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsDisputedPayloadType What has happened
+type CreditsDisputedPayloadType string
+
+// CreditsExpiredPayload defines model for CreditsExpiredPayload.
+type CreditsExpiredPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsExpiredPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsExpiredPayloadType What has happened
+type CreditsExpiredPayloadType string
+
+// CreditsGrantedPayload defines model for CreditsGrantedPayload.
+type CreditsGrantedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsGrantedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsGrantedPayloadType What has happened
+type CreditsGrantedPayloadType string
+
+// CreditsLowPayload defines model for CreditsLowPayload.
+type CreditsLowPayload struct {
+	// Data More of it
+	Data struct {
+		// Available The credits after it
+		Available string `json:"available"`
+
+		// Threshold In credits
+		Threshold string `json:"threshold"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsLowPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsLowPayloadType What has happened
+type CreditsLowPayloadType string
+
+// CreditsPurchasedPayload defines model for CreditsPurchasedPayload.
+type CreditsPurchasedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsPurchasedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsPurchasedPayloadType What has happened
+type CreditsPurchasedPayloadType string
+
+// CreditsRefundedPayload defines model for CreditsRefundedPayload.
+type CreditsRefundedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsRefundedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsRefundedPayloadType What has happened
+type CreditsRefundedPayloadType string
+
+// CreditsSpentPayload defines model for CreditsSpentPayload.
+type CreditsSpentPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount By how many credits the balance changed
+		Amount string `json:"amount"`
+
+		// BalanceAfter The balance after it
+		BalanceAfter string `json:"balanceAfter"`
+
+		// Description As it was given
+		Description string `json:"description"`
+
+		// Reference What it belongs to, such as a purchase; empty: nothing
+		Reference string `json:"reference"`
+
+		// Sequence Its number in the store: 1, 2, 3, … without gaps
+		Sequence string `json:"sequence"`
+
+		// ServiceKey What was paid for; empty: no service
+		ServiceKey string `json:"serviceKey"`
+
+		// TransactionID The transaction
+		TransactionID string `json:"transactionId"`
+
+		// Type The transaction's type
+		Type string `json:"type"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type CreditsSpentPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// CreditsSpentPayloadType What has happened
+type CreditsSpentPayloadType string
+
 // DNSRecord defines model for DNSRecord.
 type DNSRecord struct {
 	// Name Name, for people
@@ -3435,6 +4038,198 @@ type DatabaseStatus string
 
 // DatabaseType Kind of the item
 type DatabaseType string
+
+// DatabaseCredentialsRotatedPayload defines model for DatabaseCredentialsRotatedPayload.
+type DatabaseCredentialsRotatedPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabaseCredentialsRotatedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabaseCredentialsRotatedPayloadType What has happened
+type DatabaseCredentialsRotatedPayloadType string
+
+// DatabaseFailedPayload defines model for DatabaseFailedPayload.
+type DatabaseFailedPayload struct {
+	// Data More of it
+	Data struct {
+		// Code What went wrong, a code of the API's errors
+		Code string `json:"code"`
+
+		// Message What went wrong, for people
+		Message string `json:"message"`
+
+		// RunID The run that connected the database
+		RunID string `json:"runId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabaseFailedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabaseFailedPayloadType What has happened
+type DatabaseFailedPayloadType string
+
+// DatabaseMoveEndedPayload defines model for DatabaseMoveEndedPayload.
+type DatabaseMoveEndedPayload struct {
+	// Data More of it
+	Data struct {
+		// MoveID The move
+		MoveID string `json:"moveId"`
+
+		// State succeeded, aborted, rolled_back or failed
+		State string `json:"state"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabaseMoveEndedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabaseMoveEndedPayloadType What has happened
+type DatabaseMoveEndedPayloadType string
+
+// DatabaseMoveStartedPayload defines model for DatabaseMoveStartedPayload.
+type DatabaseMoveStartedPayload struct {
+	// Data More of it
+	Data struct {
+		// MoveID The move
+		MoveID string `json:"moveId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabaseMoveStartedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabaseMoveStartedPayloadType What has happened
+type DatabaseMoveStartedPayloadType string
+
+// DatabaseMovedPayload defines model for DatabaseMovedPayload.
+type DatabaseMovedPayload struct {
+	// Data More of it
+	Data struct {
+		// MoveID The move
+		MoveID string `json:"moveId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabaseMovedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabaseMovedPayloadType What has happened
+type DatabaseMovedPayloadType string
+
+// DatabasePasswordResetPayload defines model for DatabasePasswordResetPayload.
+type DatabasePasswordResetPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabasePasswordResetPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabasePasswordResetPayloadType What has happened
+type DatabasePasswordResetPayloadType string
+
+// DatabaseReadyPayload defines model for DatabaseReadyPayload.
+type DatabaseReadyPayload struct {
+	// Data More of it
+	Data struct {
+		// RunID The run that connected the database
+		RunID string `json:"runId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type DatabaseReadyPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// DatabaseReadyPayloadType What has happened
+type DatabaseReadyPayloadType string
 
 // DatabaseTest defines model for DatabaseTest.
 type DatabaseTest struct {
@@ -3779,6 +4574,33 @@ type Hostname struct {
 	Verified bool `json:"verified"`
 }
 
+// HostnameAddedPayload defines model for HostnameAddedPayload.
+type HostnameAddedPayload struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type HostnameAddedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// HostnameAddedPayloadType What has happened
+type HostnameAddedPayloadType string
+
 // HostnameDetails defines model for HostnameDetails.
 type HostnameDetails struct {
 	// CreatedAt When it was created
@@ -3819,6 +4641,114 @@ type HostnameFault struct {
 
 // HostnameFaultCode Stable name of the fault, for programs
 type HostnameFaultCode string
+
+// HostnameLostPayload defines model for HostnameLostPayload.
+type HostnameLostPayload struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type HostnameLostPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// HostnameLostPayloadType What has happened
+type HostnameLostPayloadType string
+
+// HostnameMadePrimaryPayload defines model for HostnameMadePrimaryPayload.
+type HostnameMadePrimaryPayload struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type HostnameMadePrimaryPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// HostnameMadePrimaryPayloadType What has happened
+type HostnameMadePrimaryPayloadType string
+
+// HostnameRemovedPayload defines model for HostnameRemovedPayload.
+type HostnameRemovedPayload struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type HostnameRemovedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// HostnameRemovedPayloadType What has happened
+type HostnameRemovedPayloadType string
+
+// HostnameVerifiedPayload defines model for HostnameVerifiedPayload.
+type HostnameVerifiedPayload struct {
+	// Data More of it
+	Data struct {
+		// Hostname The hostname
+		Hostname string `json:"hostname"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type HostnameVerifiedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// HostnameVerifiedPayloadType What has happened
+type HostnameVerifiedPayloadType string
 
 // HostnamesResponse defines model for HostnamesResponse.
 type HostnamesResponse struct {
@@ -3968,6 +4898,183 @@ type Member struct {
 
 // MemberRole What the person may do in the store
 type MemberRole string
+
+// MemberInvitationRevokedPayload defines model for MemberInvitationRevokedPayload.
+type MemberInvitationRevokedPayload struct {
+	// Data More of it
+	Data struct {
+		// InvitationID The invitation
+		InvitationID string `json:"invitationId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type MemberInvitationRevokedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// MemberInvitationRevokedPayloadType What has happened
+type MemberInvitationRevokedPayloadType string
+
+// MemberInvitedPayload defines model for MemberInvitedPayload.
+type MemberInvitedPayload struct {
+	// Data More of it
+	Data struct {
+		// Email The address that the invitation was sent to
+		Email string `json:"email"`
+
+		// InvitationID The invitation
+		InvitationID string `json:"invitationId"`
+
+		// Role owner, admin, member or viewer
+		Role string `json:"role"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type MemberInvitedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// MemberInvitedPayloadType What has happened
+type MemberInvitedPayloadType string
+
+// MemberJoinedPayload defines model for MemberJoinedPayload.
+type MemberJoinedPayload struct {
+	// Data More of it
+	Data struct {
+		// Role owner, admin, member or viewer
+		Role string `json:"role"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type MemberJoinedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// MemberJoinedPayloadType What has happened
+type MemberJoinedPayloadType string
+
+// MemberOwnershipTransferredPayload defines model for MemberOwnershipTransferredPayload.
+type MemberOwnershipTransferredPayload struct {
+	// Data More of it
+	Data struct {
+		// To The user who owns it now
+		To string `json:"to"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type MemberOwnershipTransferredPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// MemberOwnershipTransferredPayloadType What has happened
+type MemberOwnershipTransferredPayloadType string
+
+// MemberRemovedPayload defines model for MemberRemovedPayload.
+type MemberRemovedPayload struct {
+	// Data More of it
+	Data struct {
+		// MemberID The user
+		MemberID string `json:"memberId"`
+
+		// Role owner, admin, member or viewer
+		Role string `json:"role"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type MemberRemovedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// MemberRemovedPayloadType What has happened
+type MemberRemovedPayloadType string
+
+// MemberRoleChangedPayload defines model for MemberRoleChangedPayload.
+type MemberRoleChangedPayload struct {
+	// Data More of it
+	Data struct {
+		// From The role before
+		From string `json:"from"`
+
+		// MemberID The user
+		MemberID string `json:"memberId"`
+
+		// To The role now
+		To string `json:"to"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type MemberRoleChangedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// MemberRoleChangedPayloadType What has happened
+type MemberRoleChangedPayloadType string
 
 // MembersResponse defines model for MembersResponse.
 type MembersResponse struct {
@@ -4691,6 +5798,84 @@ type PurchaseProvider string
 // PurchaseStatus mismatched: another amount or currency was paid; no credits were granted, and the platform's operator gives the money back, after which it is refunded
 type PurchaseStatus string
 
+// PurchaseExpiredPayload defines model for PurchaseExpiredPayload.
+type PurchaseExpiredPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type PurchaseExpiredPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// PurchaseExpiredPayloadType What has happened
+type PurchaseExpiredPayloadType string
+
+// PurchasePaidPayload defines model for PurchasePaidPayload.
+type PurchasePaidPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type PurchasePaidPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// PurchasePaidPayloadType What has happened
+type PurchasePaidPayloadType string
+
 // PurchaseRequest defines model for PurchaseRequest.
 type PurchaseRequest struct {
 	// Credits Whole credits
@@ -4698,6 +5883,87 @@ type PurchaseRequest struct {
 	// Examples: 12.5
 	Credits string `json:"credits"`
 }
+
+// PurchaseReversedPayload defines model for PurchaseReversedPayload.
+type PurchaseReversedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+
+		// Reversed How much of the price, a decimal number
+		Reversed string `json:"reversed"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type PurchaseReversedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// PurchaseReversedPayloadType What has happened
+type PurchaseReversedPayloadType string
+
+// PurchaseStartedPayload defines model for PurchaseStartedPayload.
+type PurchaseStartedPayload struct {
+	// Data More of it
+	Data struct {
+		// Amount The price, a decimal number
+		Amount string `json:"amount"`
+
+		// Automatic true: an automatic recharge
+		Automatic string `json:"automatic"`
+
+		// Credits How many credits are bought
+		Credits string `json:"credits"`
+
+		// Currency The currency of the price, ISO 4217
+		Currency string `json:"currency"`
+
+		// PurchaseID The purchase
+		PurchaseID string `json:"purchaseId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type PurchaseStartedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// PurchaseStartedPayloadType What has happened
+type PurchaseStartedPayloadType string
 
 // PurchasesResponse defines model for PurchasesResponse.
 type PurchasesResponse struct {
@@ -5146,6 +6412,177 @@ type StoreRole string
 // StoreStatus State of the whole
 type StoreStatus string
 
+// StoreCreatedPayload defines model for StoreCreatedPayload.
+type StoreCreatedPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreCreatedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreCreatedPayloadType What has happened
+type StoreCreatedPayloadType string
+
+// StoreDeletedPayload defines model for StoreDeletedPayload.
+type StoreDeletedPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreDeletedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreDeletedPayloadType What has happened
+type StoreDeletedPayloadType string
+
+// StoreDeletionScheduledPayload defines model for StoreDeletionScheduledPayload.
+type StoreDeletionScheduledPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreDeletionScheduledPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreDeletionScheduledPayloadType What has happened
+type StoreDeletionScheduledPayloadType string
+
+// StoreRestoredPayload defines model for StoreRestoredPayload.
+type StoreRestoredPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreRestoredPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreRestoredPayloadType What has happened
+type StoreRestoredPayloadType string
+
+// StoreResumedPayload defines model for StoreResumedPayload.
+type StoreResumedPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreResumedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreResumedPayloadType What has happened
+type StoreResumedPayloadType string
+
+// StoreSuspendedPayload defines model for StoreSuspendedPayload.
+type StoreSuspendedPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreSuspendedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreSuspendedPayloadType What has happened
+type StoreSuspendedPayloadType string
+
+// StoreUpdatedPayload defines model for StoreUpdatedPayload.
+type StoreUpdatedPayload struct {
+	// Data More of it
+	Data struct {
+		// Fields The names of the changed fields, separated by commas
+		Fields string `json:"fields"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type StoreUpdatedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// StoreUpdatedPayloadType What has happened
+type StoreUpdatedPayloadType string
+
 // Storefront defines model for Storefront.
 type Storefront struct {
 	// AddressLine1 First line of the store's postal address
@@ -5379,6 +6816,108 @@ type User struct {
 // UserRole What the user is to the platform
 type UserRole string
 
+// UserDeletedPayload defines model for UserDeletedPayload.
+type UserDeletedPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type UserDeletedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// UserDeletedPayloadType What has happened
+type UserDeletedPayloadType string
+
+// UserRegisteredPayload defines model for UserRegisteredPayload.
+type UserRegisteredPayload struct {
+	// Data More of it
+	Data map[string]interface{} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type UserRegisteredPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// UserRegisteredPayloadType What has happened
+type UserRegisteredPayloadType string
+
+// UserResumedPayload defines model for UserResumedPayload.
+type UserResumedPayload struct {
+	// Data More of it
+	Data struct {
+		// SubjectID The user that it concerns
+		SubjectID string `json:"subjectId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type UserResumedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// UserResumedPayloadType What has happened
+type UserResumedPayloadType string
+
+// UserSuspendedPayload defines model for UserSuspendedPayload.
+type UserSuspendedPayload struct {
+	// Data More of it
+	Data struct {
+		// SubjectID The user that it concerns
+		SubjectID string `json:"subjectId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type UserSuspendedPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// UserSuspendedPayloadType What has happened
+type UserSuspendedPayloadType string
+
 // Verification defines model for Verification.
 type Verification struct {
 	// ExpiresAt Until when the record is waited for; null once it was found
@@ -5484,6 +7023,36 @@ type WebhookChangeRequest struct {
 	URL *string `json:"url,omitempty"`
 }
 
+// WebhookDisabledPayload defines model for WebhookDisabledPayload.
+type WebhookDisabledPayload struct {
+	// Data More of it
+	Data struct {
+		// EndpointID The endpoint
+		EndpointID string `json:"endpointId"`
+
+		// Reason failing or gone
+		Reason string `json:"reason"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type WebhookDisabledPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// WebhookDisabledPayloadType What has happened
+type WebhookDisabledPayloadType string
+
 // WebhookRequest defines model for WebhookRequest.
 type WebhookRequest struct {
 	// Description For people, at most 200 characters
@@ -5507,6 +7076,33 @@ type WebhookResponse struct {
 	// Received The event was received
 	Received bool `json:"received"`
 }
+
+// WebhookTestPayload defines model for WebhookTestPayload.
+type WebhookTestPayload struct {
+	// Data More of it
+	Data struct {
+		// EndpointID The endpoint
+		EndpointID string `json:"endpointId"`
+	} `json:"data"`
+
+	// ID Id of the event, as in webhook-id
+	ID string `json:"id"`
+
+	// StoreID The store
+	StoreID *string `json:"storeId"`
+
+	// Timestamp When it happened
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What has happened
+	Type WebhookTestPayloadType `json:"type"`
+
+	// UserID Who did it; null: the platform
+	UserID *string `json:"userId"`
+}
+
+// WebhookTestPayloadType What has happened
+type WebhookTestPayloadType string
 
 // WebhooksResponse defines model for WebhooksResponse.
 type WebhooksResponse struct {
@@ -5813,2364 +7409,3 @@ type WebhookDeliveriesListParams struct {
 
 // WebhookDeliveriesListParamsState defines parameters for WebhookDeliveriesList.
 type WebhookDeliveriesListParamsState string
-
-// OnAPIKeyCreatedJSONBody defines parameters for OnAPIKeyCreated.
-type OnAPIKeyCreatedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// KeyID The key
-		KeyID string `json:"keyId"`
-
-		// Name The key's name
-		Name string `json:"name"`
-
-		// Scopes What it may do, separated by spaces
-		Scopes string `json:"scopes"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnAPIKeyCreatedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnAPIKeyCreatedParams defines parameters for OnAPIKeyCreated.
-type OnAPIKeyCreatedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnAPIKeyCreatedJSONBodyType defines parameters for OnAPIKeyCreated.
-type OnAPIKeyCreatedJSONBodyType string
-
-// OnAPIKeyRevokedJSONBody defines parameters for OnAPIKeyRevoked.
-type OnAPIKeyRevokedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// KeyID The key
-		KeyID string `json:"keyId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnAPIKeyRevokedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnAPIKeyRevokedParams defines parameters for OnAPIKeyRevoked.
-type OnAPIKeyRevokedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnAPIKeyRevokedJSONBodyType defines parameters for OnAPIKeyRevoked.
-type OnAPIKeyRevokedJSONBodyType string
-
-// OnBackupClonedJSONBody defines parameters for OnBackupCloned.
-type OnBackupClonedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// BackupID The archive
-		BackupID string `json:"backupId"`
-
-		// Into The new store
-		Into string `json:"into"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnBackupClonedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnBackupClonedParams defines parameters for OnBackupCloned.
-type OnBackupClonedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnBackupClonedJSONBodyType defines parameters for OnBackupCloned.
-type OnBackupClonedJSONBodyType string
-
-// OnBackupDeletedJSONBody defines parameters for OnBackupDeleted.
-type OnBackupDeletedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// BackupID The archive
-		BackupID string `json:"backupId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnBackupDeletedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnBackupDeletedParams defines parameters for OnBackupDeleted.
-type OnBackupDeletedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnBackupDeletedJSONBodyType defines parameters for OnBackupDeleted.
-type OnBackupDeletedJSONBodyType string
-
-// OnBackupFailedJSONBody defines parameters for OnBackupFailed.
-type OnBackupFailedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// BackupID The archive
-		BackupID string `json:"backupId"`
-
-		// Code What went wrong, a code of the API's errors
-		Code string `json:"code"`
-
-		// Message What went wrong, for people
-		Message string `json:"message"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnBackupFailedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnBackupFailedParams defines parameters for OnBackupFailed.
-type OnBackupFailedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnBackupFailedJSONBodyType defines parameters for OnBackupFailed.
-type OnBackupFailedJSONBodyType string
-
-// OnBackupRestoredJSONBody defines parameters for OnBackupRestored.
-type OnBackupRestoredJSONBody struct {
-	// Data More of it
-	Data struct {
-		// BackupID The archive
-		BackupID string `json:"backupId"`
-
-		// RestoreID The restore
-		RestoreID string `json:"restoreId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnBackupRestoredJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnBackupRestoredParams defines parameters for OnBackupRestored.
-type OnBackupRestoredParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnBackupRestoredJSONBodyType defines parameters for OnBackupRestored.
-type OnBackupRestoredJSONBodyType string
-
-// OnBackupSucceededJSONBody defines parameters for OnBackupSucceeded.
-type OnBackupSucceededJSONBody struct {
-	// Data More of it
-	Data struct {
-		// BackupID The archive
-		BackupID string `json:"backupId"`
-
-		// Bytes Of the file
-		Bytes string `json:"bytes"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnBackupSucceededJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnBackupSucceededParams defines parameters for OnBackupSucceeded.
-type OnBackupSucceededParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnBackupSucceededJSONBodyType defines parameters for OnBackupSucceeded.
-type OnBackupSucceededJSONBodyType string
-
-// OnCreditsAdjustedJSONBody defines parameters for OnCreditsAdjusted.
-type OnCreditsAdjustedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsAdjustedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsAdjustedParams defines parameters for OnCreditsAdjusted.
-type OnCreditsAdjustedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsAdjustedJSONBodyType defines parameters for OnCreditsAdjusted.
-type OnCreditsAdjustedJSONBodyType string
-
-// OnCreditsAutoRechargeStoppedJSONBody defines parameters for OnCreditsAutoRechargeStopped.
-type OnCreditsAutoRechargeStoppedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Reason Why
-		Reason string `json:"reason"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsAutoRechargeStoppedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsAutoRechargeStoppedParams defines parameters for OnCreditsAutoRechargeStopped.
-type OnCreditsAutoRechargeStoppedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsAutoRechargeStoppedJSONBodyType defines parameters for OnCreditsAutoRechargeStopped.
-type OnCreditsAutoRechargeStoppedJSONBodyType string
-
-// OnCreditsDisputedJSONBody defines parameters for OnCreditsDisputed.
-type OnCreditsDisputedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsDisputedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsDisputedParams defines parameters for OnCreditsDisputed.
-type OnCreditsDisputedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsDisputedJSONBodyType defines parameters for OnCreditsDisputed.
-type OnCreditsDisputedJSONBodyType string
-
-// OnCreditsExpiredJSONBody defines parameters for OnCreditsExpired.
-type OnCreditsExpiredJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsExpiredJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsExpiredParams defines parameters for OnCreditsExpired.
-type OnCreditsExpiredParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsExpiredJSONBodyType defines parameters for OnCreditsExpired.
-type OnCreditsExpiredJSONBodyType string
-
-// OnCreditsGrantedJSONBody defines parameters for OnCreditsGranted.
-type OnCreditsGrantedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsGrantedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsGrantedParams defines parameters for OnCreditsGranted.
-type OnCreditsGrantedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsGrantedJSONBodyType defines parameters for OnCreditsGranted.
-type OnCreditsGrantedJSONBodyType string
-
-// OnCreditsLowJSONBody defines parameters for OnCreditsLow.
-type OnCreditsLowJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Available The credits after it
-		Available string `json:"available"`
-
-		// Threshold In credits
-		Threshold string `json:"threshold"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsLowJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsLowParams defines parameters for OnCreditsLow.
-type OnCreditsLowParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsLowJSONBodyType defines parameters for OnCreditsLow.
-type OnCreditsLowJSONBodyType string
-
-// OnCreditsPurchasedJSONBody defines parameters for OnCreditsPurchased.
-type OnCreditsPurchasedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsPurchasedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsPurchasedParams defines parameters for OnCreditsPurchased.
-type OnCreditsPurchasedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsPurchasedJSONBodyType defines parameters for OnCreditsPurchased.
-type OnCreditsPurchasedJSONBodyType string
-
-// OnCreditsRefundedJSONBody defines parameters for OnCreditsRefunded.
-type OnCreditsRefundedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsRefundedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsRefundedParams defines parameters for OnCreditsRefunded.
-type OnCreditsRefundedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsRefundedJSONBodyType defines parameters for OnCreditsRefunded.
-type OnCreditsRefundedJSONBodyType string
-
-// OnCreditsSpentJSONBody defines parameters for OnCreditsSpent.
-type OnCreditsSpentJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount By how many credits the balance changed
-		Amount string `json:"amount"`
-
-		// BalanceAfter The balance after it
-		BalanceAfter string `json:"balanceAfter"`
-
-		// Description As it was given
-		Description string `json:"description"`
-
-		// Reference What it belongs to, such as a purchase; empty: nothing
-		Reference string `json:"reference"`
-
-		// Sequence Its number in the store: 1, 2, 3, … without gaps
-		Sequence string `json:"sequence"`
-
-		// ServiceKey What was paid for; empty: no service
-		ServiceKey string `json:"serviceKey"`
-
-		// TransactionID The transaction
-		TransactionID string `json:"transactionId"`
-
-		// Type The transaction's type
-		Type string `json:"type"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnCreditsSpentJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnCreditsSpentParams defines parameters for OnCreditsSpent.
-type OnCreditsSpentParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnCreditsSpentJSONBodyType defines parameters for OnCreditsSpent.
-type OnCreditsSpentJSONBodyType string
-
-// OnDatabaseCredentialsRotatedJSONBody defines parameters for OnDatabaseCredentialsRotated.
-type OnDatabaseCredentialsRotatedJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabaseCredentialsRotatedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabaseCredentialsRotatedParams defines parameters for OnDatabaseCredentialsRotated.
-type OnDatabaseCredentialsRotatedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabaseCredentialsRotatedJSONBodyType defines parameters for OnDatabaseCredentialsRotated.
-type OnDatabaseCredentialsRotatedJSONBodyType string
-
-// OnDatabaseFailedJSONBody defines parameters for OnDatabaseFailed.
-type OnDatabaseFailedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Code What went wrong, a code of the API's errors
-		Code string `json:"code"`
-
-		// Message What went wrong, for people
-		Message string `json:"message"`
-
-		// RunID The run that connected the database
-		RunID string `json:"runId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabaseFailedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabaseFailedParams defines parameters for OnDatabaseFailed.
-type OnDatabaseFailedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabaseFailedJSONBodyType defines parameters for OnDatabaseFailed.
-type OnDatabaseFailedJSONBodyType string
-
-// OnDatabaseMoveEndedJSONBody defines parameters for OnDatabaseMoveEnded.
-type OnDatabaseMoveEndedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// MoveID The move
-		MoveID string `json:"moveId"`
-
-		// State succeeded, aborted, rolled_back or failed
-		State string `json:"state"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabaseMoveEndedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabaseMoveEndedParams defines parameters for OnDatabaseMoveEnded.
-type OnDatabaseMoveEndedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabaseMoveEndedJSONBodyType defines parameters for OnDatabaseMoveEnded.
-type OnDatabaseMoveEndedJSONBodyType string
-
-// OnDatabaseMoveStartedJSONBody defines parameters for OnDatabaseMoveStarted.
-type OnDatabaseMoveStartedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// MoveID The move
-		MoveID string `json:"moveId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabaseMoveStartedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabaseMoveStartedParams defines parameters for OnDatabaseMoveStarted.
-type OnDatabaseMoveStartedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabaseMoveStartedJSONBodyType defines parameters for OnDatabaseMoveStarted.
-type OnDatabaseMoveStartedJSONBodyType string
-
-// OnDatabaseMovedJSONBody defines parameters for OnDatabaseMoved.
-type OnDatabaseMovedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// MoveID The move
-		MoveID string `json:"moveId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabaseMovedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabaseMovedParams defines parameters for OnDatabaseMoved.
-type OnDatabaseMovedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabaseMovedJSONBodyType defines parameters for OnDatabaseMoved.
-type OnDatabaseMovedJSONBodyType string
-
-// OnDatabasePasswordResetJSONBody defines parameters for OnDatabasePasswordReset.
-type OnDatabasePasswordResetJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabasePasswordResetJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabasePasswordResetParams defines parameters for OnDatabasePasswordReset.
-type OnDatabasePasswordResetParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabasePasswordResetJSONBodyType defines parameters for OnDatabasePasswordReset.
-type OnDatabasePasswordResetJSONBodyType string
-
-// OnDatabaseReadyJSONBody defines parameters for OnDatabaseReady.
-type OnDatabaseReadyJSONBody struct {
-	// Data More of it
-	Data struct {
-		// RunID The run that connected the database
-		RunID string `json:"runId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnDatabaseReadyJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnDatabaseReadyParams defines parameters for OnDatabaseReady.
-type OnDatabaseReadyParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnDatabaseReadyJSONBodyType defines parameters for OnDatabaseReady.
-type OnDatabaseReadyJSONBodyType string
-
-// OnHostnameAddedJSONBody defines parameters for OnHostnameAdded.
-type OnHostnameAddedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Hostname The hostname
-		Hostname string `json:"hostname"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnHostnameAddedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnHostnameAddedParams defines parameters for OnHostnameAdded.
-type OnHostnameAddedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnHostnameAddedJSONBodyType defines parameters for OnHostnameAdded.
-type OnHostnameAddedJSONBodyType string
-
-// OnHostnameLostJSONBody defines parameters for OnHostnameLost.
-type OnHostnameLostJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Hostname The hostname
-		Hostname string `json:"hostname"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnHostnameLostJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnHostnameLostParams defines parameters for OnHostnameLost.
-type OnHostnameLostParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnHostnameLostJSONBodyType defines parameters for OnHostnameLost.
-type OnHostnameLostJSONBodyType string
-
-// OnHostnameMadePrimaryJSONBody defines parameters for OnHostnameMadePrimary.
-type OnHostnameMadePrimaryJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Hostname The hostname
-		Hostname string `json:"hostname"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnHostnameMadePrimaryJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnHostnameMadePrimaryParams defines parameters for OnHostnameMadePrimary.
-type OnHostnameMadePrimaryParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnHostnameMadePrimaryJSONBodyType defines parameters for OnHostnameMadePrimary.
-type OnHostnameMadePrimaryJSONBodyType string
-
-// OnHostnameRemovedJSONBody defines parameters for OnHostnameRemoved.
-type OnHostnameRemovedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Hostname The hostname
-		Hostname string `json:"hostname"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnHostnameRemovedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnHostnameRemovedParams defines parameters for OnHostnameRemoved.
-type OnHostnameRemovedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnHostnameRemovedJSONBodyType defines parameters for OnHostnameRemoved.
-type OnHostnameRemovedJSONBodyType string
-
-// OnHostnameVerifiedJSONBody defines parameters for OnHostnameVerified.
-type OnHostnameVerifiedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Hostname The hostname
-		Hostname string `json:"hostname"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnHostnameVerifiedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnHostnameVerifiedParams defines parameters for OnHostnameVerified.
-type OnHostnameVerifiedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnHostnameVerifiedJSONBodyType defines parameters for OnHostnameVerified.
-type OnHostnameVerifiedJSONBodyType string
-
-// OnMemberInvitationRevokedJSONBody defines parameters for OnMemberInvitationRevoked.
-type OnMemberInvitationRevokedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// InvitationID The invitation
-		InvitationID string `json:"invitationId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnMemberInvitationRevokedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnMemberInvitationRevokedParams defines parameters for OnMemberInvitationRevoked.
-type OnMemberInvitationRevokedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnMemberInvitationRevokedJSONBodyType defines parameters for OnMemberInvitationRevoked.
-type OnMemberInvitationRevokedJSONBodyType string
-
-// OnMemberInvitedJSONBody defines parameters for OnMemberInvited.
-type OnMemberInvitedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Email The address that the invitation was sent to
-		Email string `json:"email"`
-
-		// InvitationID The invitation
-		InvitationID string `json:"invitationId"`
-
-		// Role owner, admin, member or viewer
-		Role string `json:"role"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnMemberInvitedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnMemberInvitedParams defines parameters for OnMemberInvited.
-type OnMemberInvitedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnMemberInvitedJSONBodyType defines parameters for OnMemberInvited.
-type OnMemberInvitedJSONBodyType string
-
-// OnMemberJoinedJSONBody defines parameters for OnMemberJoined.
-type OnMemberJoinedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Role owner, admin, member or viewer
-		Role string `json:"role"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnMemberJoinedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnMemberJoinedParams defines parameters for OnMemberJoined.
-type OnMemberJoinedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnMemberJoinedJSONBodyType defines parameters for OnMemberJoined.
-type OnMemberJoinedJSONBodyType string
-
-// OnMemberOwnershipTransferredJSONBody defines parameters for OnMemberOwnershipTransferred.
-type OnMemberOwnershipTransferredJSONBody struct {
-	// Data More of it
-	Data struct {
-		// To The user who owns it now
-		To string `json:"to"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnMemberOwnershipTransferredJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnMemberOwnershipTransferredParams defines parameters for OnMemberOwnershipTransferred.
-type OnMemberOwnershipTransferredParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnMemberOwnershipTransferredJSONBodyType defines parameters for OnMemberOwnershipTransferred.
-type OnMemberOwnershipTransferredJSONBodyType string
-
-// OnMemberRemovedJSONBody defines parameters for OnMemberRemoved.
-type OnMemberRemovedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// MemberID The user
-		MemberID string `json:"memberId"`
-
-		// Role owner, admin, member or viewer
-		Role string `json:"role"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnMemberRemovedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnMemberRemovedParams defines parameters for OnMemberRemoved.
-type OnMemberRemovedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnMemberRemovedJSONBodyType defines parameters for OnMemberRemoved.
-type OnMemberRemovedJSONBodyType string
-
-// OnMemberRoleChangedJSONBody defines parameters for OnMemberRoleChanged.
-type OnMemberRoleChangedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// From The role before
-		From string `json:"from"`
-
-		// MemberID The user
-		MemberID string `json:"memberId"`
-
-		// To The role now
-		To string `json:"to"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnMemberRoleChangedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnMemberRoleChangedParams defines parameters for OnMemberRoleChanged.
-type OnMemberRoleChangedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnMemberRoleChangedJSONBodyType defines parameters for OnMemberRoleChanged.
-type OnMemberRoleChangedJSONBodyType string
-
-// OnPurchaseExpiredJSONBody defines parameters for OnPurchaseExpired.
-type OnPurchaseExpiredJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount The price, a decimal number
-		Amount string `json:"amount"`
-
-		// Automatic true: an automatic recharge
-		Automatic string `json:"automatic"`
-
-		// Credits How many credits are bought
-		Credits string `json:"credits"`
-
-		// Currency The currency of the price, ISO 4217
-		Currency string `json:"currency"`
-
-		// PurchaseID The purchase
-		PurchaseID string `json:"purchaseId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnPurchaseExpiredJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnPurchaseExpiredParams defines parameters for OnPurchaseExpired.
-type OnPurchaseExpiredParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnPurchaseExpiredJSONBodyType defines parameters for OnPurchaseExpired.
-type OnPurchaseExpiredJSONBodyType string
-
-// OnPurchasePaidJSONBody defines parameters for OnPurchasePaid.
-type OnPurchasePaidJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount The price, a decimal number
-		Amount string `json:"amount"`
-
-		// Automatic true: an automatic recharge
-		Automatic string `json:"automatic"`
-
-		// Credits How many credits are bought
-		Credits string `json:"credits"`
-
-		// Currency The currency of the price, ISO 4217
-		Currency string `json:"currency"`
-
-		// PurchaseID The purchase
-		PurchaseID string `json:"purchaseId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnPurchasePaidJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnPurchasePaidParams defines parameters for OnPurchasePaid.
-type OnPurchasePaidParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnPurchasePaidJSONBodyType defines parameters for OnPurchasePaid.
-type OnPurchasePaidJSONBodyType string
-
-// OnPurchaseReversedJSONBody defines parameters for OnPurchaseReversed.
-type OnPurchaseReversedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount The price, a decimal number
-		Amount string `json:"amount"`
-
-		// Automatic true: an automatic recharge
-		Automatic string `json:"automatic"`
-
-		// Credits How many credits are bought
-		Credits string `json:"credits"`
-
-		// Currency The currency of the price, ISO 4217
-		Currency string `json:"currency"`
-
-		// PurchaseID The purchase
-		PurchaseID string `json:"purchaseId"`
-
-		// Reversed How much of the price, a decimal number
-		Reversed string `json:"reversed"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnPurchaseReversedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnPurchaseReversedParams defines parameters for OnPurchaseReversed.
-type OnPurchaseReversedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnPurchaseReversedJSONBodyType defines parameters for OnPurchaseReversed.
-type OnPurchaseReversedJSONBodyType string
-
-// OnPurchaseStartedJSONBody defines parameters for OnPurchaseStarted.
-type OnPurchaseStartedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Amount The price, a decimal number
-		Amount string `json:"amount"`
-
-		// Automatic true: an automatic recharge
-		Automatic string `json:"automatic"`
-
-		// Credits How many credits are bought
-		Credits string `json:"credits"`
-
-		// Currency The currency of the price, ISO 4217
-		Currency string `json:"currency"`
-
-		// PurchaseID The purchase
-		PurchaseID string `json:"purchaseId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnPurchaseStartedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnPurchaseStartedParams defines parameters for OnPurchaseStarted.
-type OnPurchaseStartedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnPurchaseStartedJSONBodyType defines parameters for OnPurchaseStarted.
-type OnPurchaseStartedJSONBodyType string
-
-// OnStoreCreatedJSONBody defines parameters for OnStoreCreated.
-type OnStoreCreatedJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreCreatedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreCreatedParams defines parameters for OnStoreCreated.
-type OnStoreCreatedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreCreatedJSONBodyType defines parameters for OnStoreCreated.
-type OnStoreCreatedJSONBodyType string
-
-// OnStoreDeletedJSONBody defines parameters for OnStoreDeleted.
-type OnStoreDeletedJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreDeletedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreDeletedParams defines parameters for OnStoreDeleted.
-type OnStoreDeletedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreDeletedJSONBodyType defines parameters for OnStoreDeleted.
-type OnStoreDeletedJSONBodyType string
-
-// OnStoreDeletionScheduledJSONBody defines parameters for OnStoreDeletionScheduled.
-type OnStoreDeletionScheduledJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreDeletionScheduledJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreDeletionScheduledParams defines parameters for OnStoreDeletionScheduled.
-type OnStoreDeletionScheduledParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreDeletionScheduledJSONBodyType defines parameters for OnStoreDeletionScheduled.
-type OnStoreDeletionScheduledJSONBodyType string
-
-// OnStoreRestoredJSONBody defines parameters for OnStoreRestored.
-type OnStoreRestoredJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreRestoredJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreRestoredParams defines parameters for OnStoreRestored.
-type OnStoreRestoredParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreRestoredJSONBodyType defines parameters for OnStoreRestored.
-type OnStoreRestoredJSONBodyType string
-
-// OnStoreResumedJSONBody defines parameters for OnStoreResumed.
-type OnStoreResumedJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreResumedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreResumedParams defines parameters for OnStoreResumed.
-type OnStoreResumedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreResumedJSONBodyType defines parameters for OnStoreResumed.
-type OnStoreResumedJSONBodyType string
-
-// OnStoreSuspendedJSONBody defines parameters for OnStoreSuspended.
-type OnStoreSuspendedJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreSuspendedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreSuspendedParams defines parameters for OnStoreSuspended.
-type OnStoreSuspendedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreSuspendedJSONBodyType defines parameters for OnStoreSuspended.
-type OnStoreSuspendedJSONBodyType string
-
-// OnStoreUpdatedJSONBody defines parameters for OnStoreUpdated.
-type OnStoreUpdatedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// Fields The names of the changed fields, separated by commas
-		Fields string `json:"fields"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnStoreUpdatedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnStoreUpdatedParams defines parameters for OnStoreUpdated.
-type OnStoreUpdatedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnStoreUpdatedJSONBodyType defines parameters for OnStoreUpdated.
-type OnStoreUpdatedJSONBodyType string
-
-// OnUserDeletedJSONBody defines parameters for OnUserDeleted.
-type OnUserDeletedJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnUserDeletedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnUserDeletedParams defines parameters for OnUserDeleted.
-type OnUserDeletedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnUserDeletedJSONBodyType defines parameters for OnUserDeleted.
-type OnUserDeletedJSONBodyType string
-
-// OnUserRegisteredJSONBody defines parameters for OnUserRegistered.
-type OnUserRegisteredJSONBody struct {
-	// Data More of it
-	Data map[string]interface{} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnUserRegisteredJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnUserRegisteredParams defines parameters for OnUserRegistered.
-type OnUserRegisteredParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnUserRegisteredJSONBodyType defines parameters for OnUserRegistered.
-type OnUserRegisteredJSONBodyType string
-
-// OnUserResumedJSONBody defines parameters for OnUserResumed.
-type OnUserResumedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// SubjectID The user that it concerns
-		SubjectID string `json:"subjectId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnUserResumedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnUserResumedParams defines parameters for OnUserResumed.
-type OnUserResumedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnUserResumedJSONBodyType defines parameters for OnUserResumed.
-type OnUserResumedJSONBodyType string
-
-// OnUserSuspendedJSONBody defines parameters for OnUserSuspended.
-type OnUserSuspendedJSONBody struct {
-	// Data More of it
-	Data struct {
-		// SubjectID The user that it concerns
-		SubjectID string `json:"subjectId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnUserSuspendedJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnUserSuspendedParams defines parameters for OnUserSuspended.
-type OnUserSuspendedParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnUserSuspendedJSONBodyType defines parameters for OnUserSuspended.
-type OnUserSuspendedJSONBodyType string
-
-// OnWebhookDisabledJSONBody defines parameters for OnWebhookDisabled.
-type OnWebhookDisabledJSONBody struct {
-	// Data More of it
-	Data struct {
-		// EndpointID The endpoint
-		EndpointID string `json:"endpointId"`
-
-		// Reason failing or gone
-		Reason string `json:"reason"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnWebhookDisabledJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnWebhookDisabledParams defines parameters for OnWebhookDisabled.
-type OnWebhookDisabledParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnWebhookDisabledJSONBodyType defines parameters for OnWebhookDisabled.
-type OnWebhookDisabledJSONBodyType string
-
-// OnWebhookTestJSONBody defines parameters for OnWebhookTest.
-type OnWebhookTestJSONBody struct {
-	// Data More of it
-	Data struct {
-		// EndpointID The endpoint
-		EndpointID string `json:"endpointId"`
-	} `json:"data"`
-
-	// ID Id of the event, as in webhook-id
-	ID string `json:"id"`
-
-	// StoreID The store
-	StoreID *string `json:"storeId"`
-
-	// Timestamp When it happened
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type What has happened
-	Type OnWebhookTestJSONBodyType `json:"type"`
-
-	// UserID Who did it; null: the platform
-	UserID *string `json:"userId"`
-}
-
-// OnWebhookTestParams defines parameters for OnWebhookTest.
-type OnWebhookTestParams struct {
-	// WebhookID Id of the event: the same whenever it is sent again
-	WebhookID string `json:"webhook-id"`
-
-	// WebhookTimestamp When it is sent, in seconds since 1970. Refuse what is older than five minutes
-	WebhookTimestamp string `json:"webhook-timestamp"`
-
-	// WebhookSignature v1, a comma, and the HMAC-SHA256 of id.timestamp.body in base64; several are separated by spaces while the secret is rotated
-	WebhookSignature string `json:"webhook-signature"`
-}
-
-// OnWebhookTestJSONBodyType defines parameters for OnWebhookTest.
-type OnWebhookTestJSONBodyType string
-
-// OnAPIKeyCreatedJSONRequestBody defines body for OnAPIKeyCreated for application/json ContentType.
-type OnAPIKeyCreatedJSONRequestBody OnAPIKeyCreatedJSONBody
-
-// OnAPIKeyRevokedJSONRequestBody defines body for OnAPIKeyRevoked for application/json ContentType.
-type OnAPIKeyRevokedJSONRequestBody OnAPIKeyRevokedJSONBody
-
-// OnBackupClonedJSONRequestBody defines body for OnBackupCloned for application/json ContentType.
-type OnBackupClonedJSONRequestBody OnBackupClonedJSONBody
-
-// OnBackupDeletedJSONRequestBody defines body for OnBackupDeleted for application/json ContentType.
-type OnBackupDeletedJSONRequestBody OnBackupDeletedJSONBody
-
-// OnBackupFailedJSONRequestBody defines body for OnBackupFailed for application/json ContentType.
-type OnBackupFailedJSONRequestBody OnBackupFailedJSONBody
-
-// OnBackupRestoredJSONRequestBody defines body for OnBackupRestored for application/json ContentType.
-type OnBackupRestoredJSONRequestBody OnBackupRestoredJSONBody
-
-// OnBackupSucceededJSONRequestBody defines body for OnBackupSucceeded for application/json ContentType.
-type OnBackupSucceededJSONRequestBody OnBackupSucceededJSONBody
-
-// OnCreditsAdjustedJSONRequestBody defines body for OnCreditsAdjusted for application/json ContentType.
-type OnCreditsAdjustedJSONRequestBody OnCreditsAdjustedJSONBody
-
-// OnCreditsAutoRechargeStoppedJSONRequestBody defines body for OnCreditsAutoRechargeStopped for application/json ContentType.
-type OnCreditsAutoRechargeStoppedJSONRequestBody OnCreditsAutoRechargeStoppedJSONBody
-
-// OnCreditsDisputedJSONRequestBody defines body for OnCreditsDisputed for application/json ContentType.
-type OnCreditsDisputedJSONRequestBody OnCreditsDisputedJSONBody
-
-// OnCreditsExpiredJSONRequestBody defines body for OnCreditsExpired for application/json ContentType.
-type OnCreditsExpiredJSONRequestBody OnCreditsExpiredJSONBody
-
-// OnCreditsGrantedJSONRequestBody defines body for OnCreditsGranted for application/json ContentType.
-type OnCreditsGrantedJSONRequestBody OnCreditsGrantedJSONBody
-
-// OnCreditsLowJSONRequestBody defines body for OnCreditsLow for application/json ContentType.
-type OnCreditsLowJSONRequestBody OnCreditsLowJSONBody
-
-// OnCreditsPurchasedJSONRequestBody defines body for OnCreditsPurchased for application/json ContentType.
-type OnCreditsPurchasedJSONRequestBody OnCreditsPurchasedJSONBody
-
-// OnCreditsRefundedJSONRequestBody defines body for OnCreditsRefunded for application/json ContentType.
-type OnCreditsRefundedJSONRequestBody OnCreditsRefundedJSONBody
-
-// OnCreditsSpentJSONRequestBody defines body for OnCreditsSpent for application/json ContentType.
-type OnCreditsSpentJSONRequestBody OnCreditsSpentJSONBody
-
-// OnDatabaseCredentialsRotatedJSONRequestBody defines body for OnDatabaseCredentialsRotated for application/json ContentType.
-type OnDatabaseCredentialsRotatedJSONRequestBody OnDatabaseCredentialsRotatedJSONBody
-
-// OnDatabaseFailedJSONRequestBody defines body for OnDatabaseFailed for application/json ContentType.
-type OnDatabaseFailedJSONRequestBody OnDatabaseFailedJSONBody
-
-// OnDatabaseMoveEndedJSONRequestBody defines body for OnDatabaseMoveEnded for application/json ContentType.
-type OnDatabaseMoveEndedJSONRequestBody OnDatabaseMoveEndedJSONBody
-
-// OnDatabaseMoveStartedJSONRequestBody defines body for OnDatabaseMoveStarted for application/json ContentType.
-type OnDatabaseMoveStartedJSONRequestBody OnDatabaseMoveStartedJSONBody
-
-// OnDatabaseMovedJSONRequestBody defines body for OnDatabaseMoved for application/json ContentType.
-type OnDatabaseMovedJSONRequestBody OnDatabaseMovedJSONBody
-
-// OnDatabasePasswordResetJSONRequestBody defines body for OnDatabasePasswordReset for application/json ContentType.
-type OnDatabasePasswordResetJSONRequestBody OnDatabasePasswordResetJSONBody
-
-// OnDatabaseReadyJSONRequestBody defines body for OnDatabaseReady for application/json ContentType.
-type OnDatabaseReadyJSONRequestBody OnDatabaseReadyJSONBody
-
-// OnHostnameAddedJSONRequestBody defines body for OnHostnameAdded for application/json ContentType.
-type OnHostnameAddedJSONRequestBody OnHostnameAddedJSONBody
-
-// OnHostnameLostJSONRequestBody defines body for OnHostnameLost for application/json ContentType.
-type OnHostnameLostJSONRequestBody OnHostnameLostJSONBody
-
-// OnHostnameMadePrimaryJSONRequestBody defines body for OnHostnameMadePrimary for application/json ContentType.
-type OnHostnameMadePrimaryJSONRequestBody OnHostnameMadePrimaryJSONBody
-
-// OnHostnameRemovedJSONRequestBody defines body for OnHostnameRemoved for application/json ContentType.
-type OnHostnameRemovedJSONRequestBody OnHostnameRemovedJSONBody
-
-// OnHostnameVerifiedJSONRequestBody defines body for OnHostnameVerified for application/json ContentType.
-type OnHostnameVerifiedJSONRequestBody OnHostnameVerifiedJSONBody
-
-// OnMemberInvitationRevokedJSONRequestBody defines body for OnMemberInvitationRevoked for application/json ContentType.
-type OnMemberInvitationRevokedJSONRequestBody OnMemberInvitationRevokedJSONBody
-
-// OnMemberInvitedJSONRequestBody defines body for OnMemberInvited for application/json ContentType.
-type OnMemberInvitedJSONRequestBody OnMemberInvitedJSONBody
-
-// OnMemberJoinedJSONRequestBody defines body for OnMemberJoined for application/json ContentType.
-type OnMemberJoinedJSONRequestBody OnMemberJoinedJSONBody
-
-// OnMemberOwnershipTransferredJSONRequestBody defines body for OnMemberOwnershipTransferred for application/json ContentType.
-type OnMemberOwnershipTransferredJSONRequestBody OnMemberOwnershipTransferredJSONBody
-
-// OnMemberRemovedJSONRequestBody defines body for OnMemberRemoved for application/json ContentType.
-type OnMemberRemovedJSONRequestBody OnMemberRemovedJSONBody
-
-// OnMemberRoleChangedJSONRequestBody defines body for OnMemberRoleChanged for application/json ContentType.
-type OnMemberRoleChangedJSONRequestBody OnMemberRoleChangedJSONBody
-
-// OnPurchaseExpiredJSONRequestBody defines body for OnPurchaseExpired for application/json ContentType.
-type OnPurchaseExpiredJSONRequestBody OnPurchaseExpiredJSONBody
-
-// OnPurchasePaidJSONRequestBody defines body for OnPurchasePaid for application/json ContentType.
-type OnPurchasePaidJSONRequestBody OnPurchasePaidJSONBody
-
-// OnPurchaseReversedJSONRequestBody defines body for OnPurchaseReversed for application/json ContentType.
-type OnPurchaseReversedJSONRequestBody OnPurchaseReversedJSONBody
-
-// OnPurchaseStartedJSONRequestBody defines body for OnPurchaseStarted for application/json ContentType.
-type OnPurchaseStartedJSONRequestBody OnPurchaseStartedJSONBody
-
-// OnStoreCreatedJSONRequestBody defines body for OnStoreCreated for application/json ContentType.
-type OnStoreCreatedJSONRequestBody OnStoreCreatedJSONBody
-
-// OnStoreDeletedJSONRequestBody defines body for OnStoreDeleted for application/json ContentType.
-type OnStoreDeletedJSONRequestBody OnStoreDeletedJSONBody
-
-// OnStoreDeletionScheduledJSONRequestBody defines body for OnStoreDeletionScheduled for application/json ContentType.
-type OnStoreDeletionScheduledJSONRequestBody OnStoreDeletionScheduledJSONBody
-
-// OnStoreRestoredJSONRequestBody defines body for OnStoreRestored for application/json ContentType.
-type OnStoreRestoredJSONRequestBody OnStoreRestoredJSONBody
-
-// OnStoreResumedJSONRequestBody defines body for OnStoreResumed for application/json ContentType.
-type OnStoreResumedJSONRequestBody OnStoreResumedJSONBody
-
-// OnStoreSuspendedJSONRequestBody defines body for OnStoreSuspended for application/json ContentType.
-type OnStoreSuspendedJSONRequestBody OnStoreSuspendedJSONBody
-
-// OnStoreUpdatedJSONRequestBody defines body for OnStoreUpdated for application/json ContentType.
-type OnStoreUpdatedJSONRequestBody OnStoreUpdatedJSONBody
-
-// OnUserDeletedJSONRequestBody defines body for OnUserDeleted for application/json ContentType.
-type OnUserDeletedJSONRequestBody OnUserDeletedJSONBody
-
-// OnUserRegisteredJSONRequestBody defines body for OnUserRegistered for application/json ContentType.
-type OnUserRegisteredJSONRequestBody OnUserRegisteredJSONBody
-
-// OnUserResumedJSONRequestBody defines body for OnUserResumed for application/json ContentType.
-type OnUserResumedJSONRequestBody OnUserResumedJSONBody
-
-// OnUserSuspendedJSONRequestBody defines body for OnUserSuspended for application/json ContentType.
-type OnUserSuspendedJSONRequestBody OnUserSuspendedJSONBody
-
-// OnWebhookDisabledJSONRequestBody defines body for OnWebhookDisabled for application/json ContentType.
-type OnWebhookDisabledJSONRequestBody OnWebhookDisabledJSONBody
-
-// OnWebhookTestJSONRequestBody defines body for OnWebhookTest for application/json ContentType.
-type OnWebhookTestJSONRequestBody OnWebhookTestJSONBody

@@ -29,6 +29,7 @@ const testDocument = `{
   "/api/things/archive": {"post": {"operationId": "things.testUrl", "requestBody": {"required": true, "content": {"application/octet-stream": {}}}, "responses": {"200": {"content": {"application/octet-stream": {}}}}}},
   "/api/webhooks/stripe": {"post": {"operationId": "stripe.webhook", "responses": {"200": {}}}}
  },
+ "webhooks": {"thing.api_key_made": {"post": {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}}, "thing.odd": {}},
  "components": {"schemas": {
   "ThingPage": {"properties": {"data": {"items": {"$ref": "#/components/schemas/Thing"}}, "nextCursor": {}}},
   "Thing": {"required": ["all"], "properties": {
@@ -86,6 +87,7 @@ func TestPrepare(t *testing.T) {
 	}
 	var got struct {
 		Paths      map[string]map[string]any
+		Webhooks   any
 		Components struct {
 			Schemas map[string]struct{ Properties map[string]map[string]any }
 		}
@@ -99,6 +101,9 @@ func TestPrepare(t *testing.T) {
 	}
 	if len(got.Paths["/api/webhooks/stripe"]) != 0 || len(got.Paths["/api/stores/{id}/things/{thingId}"]) != 1 {
 		t.Errorf("operations %v", got.Paths)
+	}
+	if _, ok := got.Components.Schemas["ThingAPIKeyMadePayload"]; !ok || len(got.Components.Schemas) != 3 || got.Webhooks != nil {
+		t.Errorf("schemas %v, webhooks %v", got.Components.Schemas, got.Webhooks)
 	}
 	leftOut := map[string]any{"type": "array", "x-go-type-skip-optional-pointer": true, "x-omitempty": false, "x-omitzero": true}
 	for name, want := range map[string]map[string]any{

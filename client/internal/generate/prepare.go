@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 )
 
 // prepare returns a document from which oapi-codegen makes the types that the operations use:
@@ -33,8 +34,32 @@ func prepare(raw []byte) ([]byte, error) {
 			})
 		}
 	}
+	namePayloads(content)
 	simplify(content)
 	return json.MarshalIndent(content, "", " ")
+}
+
+// namePayloads makes schemas of the bodies of webhooks: credits.spent has CreditsSpentPayload.
+// oapi-codegen would give each several types.
+func namePayloads(content map[string]any) {
+	webhooks, _ := content["webhooks"].(map[string]any)
+	components, _ := content["components"].(map[string]any)
+	schemas, _ := components["schemas"].(map[string]any)
+	for name, item := range webhooks {
+		var body any = item
+		for _, key := range []string{"post", "requestBody", "content", "application/json", "schema"} {
+			object, _ := body.(map[string]any)
+			body = object[key]
+		}
+		var words string
+		for _, word := range strings.FieldsFunc(name, func(r rune) bool { return r == '.' || r == '_' || r == '-' }) {
+			words += goName(word)
+		}
+		if body != nil {
+			schemas[words+"Payload"] = body
+		}
+	}
+	delete(content, "webhooks")
 }
 
 // stringFormats are formats whose Go type is a string: it is simpler to use than a type of
