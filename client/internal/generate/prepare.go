@@ -46,7 +46,7 @@ func namePayloads(content map[string]any) {
 	components, _ := content["components"].(map[string]any)
 	schemas, _ := components["schemas"].(map[string]any)
 	for name, item := range webhooks {
-		var body any = item
+		body := item
 		for _, key := range []string{"post", "requestBody", "content", "application/json", "schema"} {
 			object, _ := body.(map[string]any)
 			body = object[key]
