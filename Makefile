@@ -106,17 +106,31 @@ bin/tools/golangci-lint:
 		GOBIN="$(CURDIR)/bin/tools" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI); \
 	fi
 
-# The generator has the version of the library that its output calls.
+OAPI_CODEGEN := v2.8.2
+
+# The generator of the pages has the version of the library that its output calls.
 .PHONY: generate
-generate: ## write the Go code of the templ pages and the documents on error codes
+generate: ## write the code of the templ pages and of the clients, and the documents on error codes
 	go run github.com/a-h/templ/cmd/templ@$$(go list -m -f '{{.Version}}' github.com/a-h/templ) generate -path internal
 	go generate ./internal/httpapi
+	@$(MAKE) --no-print-directory generate-clients
+
+.PHONY: generate-clients
+generate-clients: ## write the code of the clients from the OpenAPI document (needs Node.js)
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	go run ./cmd/stoa openapi --base-url https://stoa.example.com > "$$dir/openapi.json" && \
+	go run ./client/internal/generate -document "$$dir/openapi.json" -operations client/operations.gen.go -prepared "$$dir/go.json" && \
+	go run github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@$(OAPI_CODEGEN) -config client/oapi-codegen.yaml "$$dir/go.json" && \
+	cd clients/typescript && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --loglevel=error; } && \
+	npm run --silent generate -- "$$dir/openapi.json"
+
+GENERATED = find internal client clients/typescript/src docs/errors \( -name '*_templ.go' -o -name '*.gen.*' -o -path '*/generated/*' -o -path 'docs/errors/*' \) -type f | sort | xargs cat | cksum
 
 .PHONY: generate-check
-generate-check: ## check that the generated code is fresh
-	@before=$$(find internal -name '*_templ.go' | sort | xargs cat | cksum) && $(MAKE) --no-print-directory generate && \
-	if [ "$$before" != "$$(find internal -name '*_templ.go' | sort | xargs cat | cksum)" ]; then \
-		echo "the code of the pages was not fresh: commit what 'make generate' has written"; exit 1; \
+generate-check: ## check that the generated files are fresh
+	@before=$$($(GENERATED)) && $(MAKE) --no-print-directory generate && \
+	if [ "$$before" != "$$($(GENERATED))" ]; then \
+		echo "the generated files were not fresh: commit what 'make generate' has written"; exit 1; \
 	fi
 
 .PHONY: screenshots
