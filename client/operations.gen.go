@@ -102,7 +102,7 @@ func (s APIKeysService) List(ctx context.Context, id string, options ...CallOpti
 //
 // POST /api/stores/{id}/api-keys
 func (s APIKeysService) Create(ctx context.Context, id string, body CreateKeyRequest, options ...CallOption) (*CreateKeyResponse, error) {
-	return call[CreateKeyResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/api-keys", ids: []string{id}, body: body}, options)
+	return call[CreateKeyResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/api-keys", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Delete: Revoke an API key.
@@ -341,7 +341,7 @@ func (s BackupsService) All(ctx context.Context, id string, params *BackupsListP
 //
 // POST /api/stores/{id}/backups
 func (s BackupsService) Create(ctx context.Context, id string, options ...CallOption) (*Backup, error) {
-	return call[Backup](ctx, s.c, request{method: "POST", path: "/api/stores/{}/backups", ids: []string{id}}, options)
+	return call[Backup](ctx, s.c, request{method: "POST", path: "/api/stores/{}/backups", ids: []string{id}, keyed: true}, options)
 }
 
 // Upload: Upload an archive.
@@ -377,7 +377,7 @@ func (s BackupsService) Delete(ctx context.Context, id string, backupId string, 
 //
 // POST /api/stores/{id}/backups/{backupId}/check
 func (s BackupsService) Check(ctx context.Context, id string, backupId string, options ...CallOption) (*Backup, error) {
-	return call[Backup](ctx, s.c, request{method: "POST", path: "/api/stores/{}/backups/{}/check", ids: []string{id, backupId}}, options)
+	return call[Backup](ctx, s.c, request{method: "POST", path: "/api/stores/{}/backups/{}/check", ids: []string{id, backupId}, keyed: true}, options)
 }
 
 // Clone: Make a new store of an archive.
@@ -404,7 +404,7 @@ func (s BackupsService) Download(ctx context.Context, id string, backupId string
 //
 // POST /api/stores/{id}/backups/{backupId}/restore
 func (s BackupsService) Restore(ctx context.Context, id string, backupId string, body *RestoreRequest, options ...CallOption) (*Restore, error) {
-	return call[Restore](ctx, s.c, request{method: "POST", path: "/api/stores/{}/backups/{}/restore", ids: []string{id, backupId}, body: optional(body)}, options)
+	return call[Restore](ctx, s.c, request{method: "POST", path: "/api/stores/{}/backups/{}/restore", ids: []string{id, backupId}, keyed: true, body: optional(body)}, options)
 }
 
 // CreditSettingsService has operations of the API.
@@ -476,7 +476,7 @@ type DatabaseService struct{ c *Client }
 //
 // POST /api/stores/{id}/connect-database
 func (s DatabaseService) Connect(ctx context.Context, id string, body ConnectRequest, options ...CallOption) (*Store, *ProvisioningRun, error) {
-	return callOrStart[Store, ProvisioningRun](ctx, s.c, request{method: "POST", path: "/api/stores/{}/connect-database", ids: []string{id}, body: body}, options)
+	return callOrStart[Store, ProvisioningRun](ctx, s.c, request{method: "POST", path: "/api/stores/{}/connect-database", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Credentials: Show how the store's own software connects to its managed database.
@@ -494,7 +494,7 @@ func (s DatabaseService) Credentials(ctx context.Context, id string, params *Dat
 //
 // POST /api/stores/{id}/database/reset-password
 func (s DatabaseService) ResetPassword(ctx context.Context, id string, params *DatabaseResetPasswordParams, options ...CallOption) error {
-	return s.c.call(ctx, request{method: "POST", path: "/api/stores/{}/database/reset-password", ids: []string{id}, query: params}, nil, options)
+	return s.c.call(ctx, request{method: "POST", path: "/api/stores/{}/database/reset-password", ids: []string{id}, keyed: true, query: params}, nil, options)
 }
 
 // RotateCredentials: Give the store new credentials for its database.
@@ -503,7 +503,7 @@ func (s DatabaseService) ResetPassword(ctx context.Context, id string, params *D
 //
 // POST /api/stores/{id}/database/rotate-credentials
 func (s DatabaseService) RotateCredentials(ctx context.Context, id string, body ConnectRequest, options ...CallOption) (*Store, error) {
-	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/database/rotate-credentials", ids: []string{id}, body: body}, options)
+	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/database/rotate-credentials", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Test: Test a database.
@@ -533,7 +533,7 @@ func (s EmailChangeService) Get(ctx context.Context, options ...CallOption) (*Pe
 //
 // POST /api/auth/email-change
 func (s EmailChangeService) Start(ctx context.Context, body RequestEmailChangeRequest, options ...CallOption) (*EmailChange, error) {
-	return call[EmailChange](ctx, s.c, request{method: "POST", path: "/api/auth/email-change", body: body}, options)
+	return call[EmailChange](ctx, s.c, request{method: "POST", path: "/api/auth/email-change", keyed: true, body: body}, options)
 }
 
 // Cancel: Withdraw the change of the address.
@@ -687,7 +687,7 @@ func (s HostnamesService) List(ctx context.Context, id string, options ...CallOp
 //
 // POST /api/stores/{id}/hostnames
 func (s HostnamesService) Create(ctx context.Context, id string, body ClaimHostnameRequest, options ...CallOption) (*HostnameDetails, error) {
-	return call[HostnameDetails](ctx, s.c, request{method: "POST", path: "/api/stores/{}/hostnames", ids: []string{id}, body: body}, options)
+	return call[HostnameDetails](ctx, s.c, request{method: "POST", path: "/api/stores/{}/hostnames", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Update: Make a hostname the primary one.
@@ -726,7 +726,7 @@ type InvitationsService struct{ c *Client }
 //
 // POST /api/invitations/accept
 func (s InvitationsService) Accept(ctx context.Context, body AcceptInvitationRequest, options ...CallOption) (*Store, error) {
-	return call[Store](ctx, s.c, request{method: "POST", path: "/api/invitations/accept", body: body}, options)
+	return call[Store](ctx, s.c, request{method: "POST", path: "/api/invitations/accept", keyed: true, body: body}, options)
 }
 
 // List: Open invitations.
@@ -744,7 +744,7 @@ func (s InvitationsService) List(ctx context.Context, id string, options ...Call
 //
 // POST /api/stores/{id}/invitations
 func (s InvitationsService) Create(ctx context.Context, id string, body InviteRequest, options ...CallOption) (*Invitation, error) {
-	return call[Invitation](ctx, s.c, request{method: "POST", path: "/api/stores/{}/invitations", ids: []string{id}, body: body}, options)
+	return call[Invitation](ctx, s.c, request{method: "POST", path: "/api/stores/{}/invitations", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Delete: Take an invitation back.
@@ -821,7 +821,7 @@ func (s MovesService) All(ctx context.Context, id string, params *MovesListParam
 //
 // POST /api/stores/{id}/moves
 func (s MovesService) Create(ctx context.Context, id string, body MoveRequest, options ...CallOption) (*Move, error) {
-	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves", ids: []string{id}, body: body}, options)
+	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Get: Show a move and its progress.
@@ -839,7 +839,7 @@ func (s MovesService) Get(ctx context.Context, id string, moveId string, options
 //
 // POST /api/stores/{id}/moves/{moveId}/abort
 func (s MovesService) Abort(ctx context.Context, id string, moveId string, options ...CallOption) (*Move, error) {
-	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves/{}/abort", ids: []string{id, moveId}}, options)
+	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves/{}/abort", ids: []string{id, moveId}, keyed: true}, options)
 }
 
 // Events: Follow a move.
@@ -857,7 +857,7 @@ func (s MovesService) Events(ctx context.Context, id string, moveId string, opti
 //
 // POST /api/stores/{id}/moves/{moveId}/finish
 func (s MovesService) Finish(ctx context.Context, id string, moveId string, options ...CallOption) (*Move, error) {
-	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves/{}/finish", ids: []string{id, moveId}}, options)
+	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves/{}/finish", ids: []string{id, moveId}, keyed: true}, options)
 }
 
 // Rollback: Move the store back.
@@ -866,7 +866,7 @@ func (s MovesService) Finish(ctx context.Context, id string, moveId string, opti
 //
 // POST /api/stores/{id}/moves/{moveId}/rollback
 func (s MovesService) Rollback(ctx context.Context, id string, moveId string, options ...CallOption) (*Move, error) {
-	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves/{}/rollback", ids: []string{id, moveId}}, options)
+	return call[Move](ctx, s.c, request{method: "POST", path: "/api/stores/{}/moves/{}/rollback", ids: []string{id, moveId}, keyed: true}, options)
 }
 
 // OperatorService has operations of the API.
@@ -904,7 +904,7 @@ func (s OperatorService) AllAudit(ctx context.Context, params *OperatorAuditPara
 //
 // POST /api/operator/impersonations
 func (s OperatorService) Impersonate(ctx context.Context, body ImpersonateRequest, options ...CallOption) (*ImpersonateResponse, error) {
-	return call[ImpersonateResponse](ctx, s.c, request{method: "POST", path: "/api/operator/impersonations", body: body}, options)
+	return call[ImpersonateResponse](ctx, s.c, request{method: "POST", path: "/api/operator/impersonations", keyed: true, body: body}, options)
 }
 
 // Stores: Every store.
@@ -1186,7 +1186,7 @@ func (s ProvisioningService) Events(ctx context.Context, id string, options ...C
 //
 // POST /api/stores/{id}/provisioning/retry
 func (s ProvisioningService) Retry(ctx context.Context, id string, options ...CallOption) (*Store, *ProvisioningRun, error) {
-	return callOrStart[Store, ProvisioningRun](ctx, s.c, request{method: "POST", path: "/api/stores/{}/provisioning/retry", ids: []string{id}}, options)
+	return callOrStart[Store, ProvisioningRun](ctx, s.c, request{method: "POST", path: "/api/stores/{}/provisioning/retry", ids: []string{id}, keyed: true}, options)
 }
 
 // PurchasesService has operations of the API.
@@ -1275,7 +1275,7 @@ func (s SecondFactorService) Get(ctx context.Context, options ...CallOption) (*S
 //
 // POST /api/auth/second-factor
 func (s SecondFactorService) Enroll(ctx context.Context, body PasswordRequest, options ...CallOption) (*SecondFactorEnrollment, error) {
-	return call[SecondFactorEnrollment](ctx, s.c, request{method: "POST", path: "/api/auth/second-factor", body: body}, options)
+	return call[SecondFactorEnrollment](ctx, s.c, request{method: "POST", path: "/api/auth/second-factor", keyed: true, body: body}, options)
 }
 
 // Confirm: Confirm the app with its first code.
@@ -1284,7 +1284,7 @@ func (s SecondFactorService) Enroll(ctx context.Context, body PasswordRequest, o
 //
 // POST /api/auth/second-factor/confirm
 func (s SecondFactorService) Confirm(ctx context.Context, body ConfirmSecondFactorRequest, options ...CallOption) (*RecoveryResponse, error) {
-	return call[RecoveryResponse](ctx, s.c, request{method: "POST", path: "/api/auth/second-factor/confirm", body: body}, options)
+	return call[RecoveryResponse](ctx, s.c, request{method: "POST", path: "/api/auth/second-factor/confirm", keyed: true, body: body}, options)
 }
 
 // Disable: Do without a second factor.
@@ -1461,7 +1461,7 @@ func (s StoresService) AllAudit(ctx context.Context, id string, params *StoresAu
 //
 // POST /api/stores/{id}/restore
 func (s StoresService) Restore(ctx context.Context, id string, options ...CallOption) (*Store, error) {
-	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/restore", ids: []string{id}}, options)
+	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/restore", ids: []string{id}, keyed: true}, options)
 }
 
 // Resume: Open a suspended store again.
@@ -1470,7 +1470,7 @@ func (s StoresService) Restore(ctx context.Context, id string, options ...CallOp
 //
 // POST /api/stores/{id}/resume
 func (s StoresService) Resume(ctx context.Context, id string, options ...CallOption) (*Store, error) {
-	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/resume", ids: []string{id}}, options)
+	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/resume", ids: []string{id}, keyed: true}, options)
 }
 
 // Suspend: Close a store to its shoppers.
@@ -1479,7 +1479,7 @@ func (s StoresService) Resume(ctx context.Context, id string, options ...CallOpt
 //
 // POST /api/stores/{id}/suspend
 func (s StoresService) Suspend(ctx context.Context, id string, options ...CallOption) (*Store, error) {
-	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/suspend", ids: []string{id}}, options)
+	return call[Store](ctx, s.c, request{method: "POST", path: "/api/stores/{}/suspend", ids: []string{id}, keyed: true}, options)
 }
 
 // TransferOwnership: Hand the store over.
@@ -1488,7 +1488,7 @@ func (s StoresService) Suspend(ctx context.Context, id string, options ...CallOp
 //
 // POST /api/stores/{id}/transfer-ownership
 func (s StoresService) TransferOwnership(ctx context.Context, id string, body TransferOwnershipRequest, options ...CallOption) error {
-	return s.c.call(ctx, request{method: "POST", path: "/api/stores/{}/transfer-ownership", ids: []string{id}, body: body}, nil, options)
+	return s.c.call(ctx, request{method: "POST", path: "/api/stores/{}/transfer-ownership", ids: []string{id}, keyed: true, body: body}, nil, options)
 }
 
 // SupabaseService has operations of the API.
@@ -1536,7 +1536,7 @@ func (s SupabaseService) Projects(ctx context.Context, id string, params *Supaba
 //
 // POST /api/stores/{id}/supabase/projects
 func (s SupabaseService) CreateProject(ctx context.Context, id string, body CreateProjectRequest, options ...CallOption) (*Store, *ProvisioningRun, error) {
-	return callOrStart[Store, ProvisioningRun](ctx, s.c, request{method: "POST", path: "/api/stores/{}/supabase/projects", ids: []string{id}, body: body}, options)
+	return callOrStart[Store, ProvisioningRun](ctx, s.c, request{method: "POST", path: "/api/stores/{}/supabase/projects", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Regions: Where a project can be made.

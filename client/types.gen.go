@@ -717,6 +717,7 @@ func (e DeliveryState) Valid() bool {
 
 // Defines values for FaultCode.
 const (
+	FaultCodeAPIVersionUnknown          FaultCode = "api_version_unknown"
 	FaultCodeAccountSuspended           FaultCode = "account_suspended"
 	FaultCodeAlreadyConnected           FaultCode = "already_connected"
 	FaultCodeArchiveDamaged             FaultCode = "archive_damaged"
@@ -747,6 +748,7 @@ const (
 	FaultCodeHostnameInvalid            FaultCode = "hostname_invalid"
 	FaultCodeHostnameTaken              FaultCode = "hostname_taken"
 	FaultCodeIdempotencyConflict        FaultCode = "idempotency_conflict"
+	FaultCodeIdempotencyInProgress      FaultCode = "idempotency_in_progress"
 	FaultCodeInsufficientCredits        FaultCode = "insufficient_credits"
 	FaultCodeInternal                   FaultCode = "internal"
 	FaultCodeInvalidCredentials         FaultCode = "invalid_credentials"
@@ -792,6 +794,8 @@ const (
 // Valid indicates whether the value is a known member of the FaultCode enum.
 func (e FaultCode) Valid() bool {
 	switch e {
+	case FaultCodeAPIVersionUnknown:
+		return true
 	case FaultCodeAccountSuspended:
 		return true
 	case FaultCodeAlreadyConnected:
@@ -851,6 +855,8 @@ func (e FaultCode) Valid() bool {
 	case FaultCodeHostnameTaken:
 		return true
 	case FaultCodeIdempotencyConflict:
+		return true
+	case FaultCodeIdempotencyInProgress:
 		return true
 	case FaultCodeInsufficientCredits:
 		return true
@@ -1434,6 +1440,7 @@ func (e OneDeliveryResponseState) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
+	ProblemCodeAPIVersionUnknown          ProblemCode = "api_version_unknown"
 	ProblemCodeAccountSuspended           ProblemCode = "account_suspended"
 	ProblemCodeAlreadyConnected           ProblemCode = "already_connected"
 	ProblemCodeArchiveDamaged             ProblemCode = "archive_damaged"
@@ -1464,6 +1471,7 @@ const (
 	ProblemCodeHostnameInvalid            ProblemCode = "hostname_invalid"
 	ProblemCodeHostnameTaken              ProblemCode = "hostname_taken"
 	ProblemCodeIdempotencyConflict        ProblemCode = "idempotency_conflict"
+	ProblemCodeIdempotencyInProgress      ProblemCode = "idempotency_in_progress"
 	ProblemCodeInsufficientCredits        ProblemCode = "insufficient_credits"
 	ProblemCodeInternal                   ProblemCode = "internal"
 	ProblemCodeInvalidCredentials         ProblemCode = "invalid_credentials"
@@ -1509,6 +1517,8 @@ const (
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case ProblemCodeAPIVersionUnknown:
+		return true
 	case ProblemCodeAccountSuspended:
 		return true
 	case ProblemCodeAlreadyConnected:
@@ -1568,6 +1578,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeHostnameTaken:
 		return true
 	case ProblemCodeIdempotencyConflict:
+		return true
+	case ProblemCodeIdempotencyInProgress:
 		return true
 	case ProblemCodeInsufficientCredits:
 		return true
@@ -6372,9 +6384,6 @@ type Store struct {
 	// DeleteAfter When a store that is being deleted will be gone for good; null for every other
 	DeleteAfter *time.Time `json:"deleteAfter"`
 
-	// Held The operator has suspended the store: only they can resume it
-	Held bool `json:"held"`
-
 	// Hostnames Hostnames that lead to the store
 	Hostnames []Hostname `json:"hostnames"`
 
@@ -6401,6 +6410,9 @@ type Store struct {
 
 	// Status State of the whole
 	Status StoreStatus `json:"status"`
+
+	// SuspendedByOperator The operator has suspended the store: only they can resume it
+	SuspendedByOperator bool `json:"suspendedByOperator"`
 
 	// UpdatedAt When it was last changed
 	UpdatedAt time.Time `json:"updatedAt"`

@@ -1009,7 +1009,7 @@ export type Fault = {
     /**
      * Stable name of the fault, for programs
      */
-    code: 'invalid_request' | 'account_suspended' | 'email_taken' | 'email_unverified' | 'invalid_credentials' | 'reauthentication_required' | 'second_factor_required' | 'token_invalid' | 'token_expired' | 'session_revoked' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'store_not_found' | 'store_pending_database' | 'store_suspended' | 'already_connected' | 'provisioning_in_progress' | 'provisioning_crashed' | 'database_unreachable' | 'database_auth_failed' | 'database_tls_failed' | 'database_host_forbidden' | 'database_not_empty' | 'database_version_unsupported' | 'database_permission_denied' | 'database_credentials_lost' | 'database_exposed' | 'database_no_progress' | 'database_content_invalid' | 'database_setting_refused' | 'tenant_error' | 'tenant_unavailable' | 'hostname_taken' | 'hostname_invalid' | 'insufficient_credits' | 'idempotency_conflict' | 'edit_conflict' | 'webhook_not_enabled' | 'webhook_replaying' | 'hold_not_found' | 'hold_not_open' | 'payments_unavailable' | 'payment_refused' | 'supabase_not_configured' | 'supabase_not_connected' | 'supabase_reconnect' | 'supabase_unavailable' | 'supabase_refused' | 'supabase_project_paused' | 'supabase_project_starting' | 'supabase_project_removed' | 'supabase_project_failed' | 'supabase_project_unknown' | 'archive_damaged' | 'archive_key_unknown' | 'archive_too_new' | 'archive_of_other_store' | 'move_refused' | 'move_in_progress' | 'archive_refused' | 'archive_storage_failed' | 'backup_in_use' | 'restore_in_progress' | 'quota_exceeded' | 'rate_limited' | 'platform_unavailable' | 'payload_too_large' | 'uri_too_long' | 'internal';
+    code: 'invalid_request' | 'account_suspended' | 'email_taken' | 'email_unverified' | 'invalid_credentials' | 'reauthentication_required' | 'second_factor_required' | 'token_invalid' | 'token_expired' | 'session_revoked' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'store_not_found' | 'store_pending_database' | 'store_suspended' | 'already_connected' | 'provisioning_in_progress' | 'provisioning_crashed' | 'database_unreachable' | 'database_auth_failed' | 'database_tls_failed' | 'database_host_forbidden' | 'database_not_empty' | 'database_version_unsupported' | 'database_permission_denied' | 'database_credentials_lost' | 'database_exposed' | 'database_no_progress' | 'database_content_invalid' | 'database_setting_refused' | 'tenant_error' | 'tenant_unavailable' | 'hostname_taken' | 'hostname_invalid' | 'insufficient_credits' | 'idempotency_conflict' | 'idempotency_in_progress' | 'edit_conflict' | 'webhook_not_enabled' | 'webhook_replaying' | 'hold_not_found' | 'hold_not_open' | 'payments_unavailable' | 'payment_refused' | 'supabase_not_configured' | 'supabase_not_connected' | 'supabase_reconnect' | 'supabase_unavailable' | 'supabase_refused' | 'supabase_project_paused' | 'supabase_project_starting' | 'supabase_project_removed' | 'supabase_project_failed' | 'supabase_project_unknown' | 'archive_damaged' | 'archive_key_unknown' | 'archive_too_new' | 'archive_of_other_store' | 'move_refused' | 'move_in_progress' | 'archive_refused' | 'archive_storage_failed' | 'backup_in_use' | 'restore_in_progress' | 'quota_exceeded' | 'rate_limited' | 'platform_unavailable' | 'payload_too_large' | 'api_version_unknown' | 'uri_too_long' | 'internal';
     /**
      * What is wrong and what to do, for a person
      */
@@ -1768,7 +1768,7 @@ export type Problem = {
     /**
      * Stable name of the problem, for programs
      */
-    code: 'invalid_request' | 'account_suspended' | 'email_taken' | 'email_unverified' | 'invalid_credentials' | 'reauthentication_required' | 'second_factor_required' | 'token_invalid' | 'token_expired' | 'session_revoked' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'store_not_found' | 'store_pending_database' | 'store_suspended' | 'already_connected' | 'provisioning_in_progress' | 'provisioning_crashed' | 'database_unreachable' | 'database_auth_failed' | 'database_tls_failed' | 'database_host_forbidden' | 'database_not_empty' | 'database_version_unsupported' | 'database_permission_denied' | 'database_credentials_lost' | 'database_exposed' | 'database_no_progress' | 'database_content_invalid' | 'database_setting_refused' | 'tenant_error' | 'tenant_unavailable' | 'hostname_taken' | 'hostname_invalid' | 'insufficient_credits' | 'idempotency_conflict' | 'edit_conflict' | 'webhook_not_enabled' | 'webhook_replaying' | 'hold_not_found' | 'hold_not_open' | 'payments_unavailable' | 'payment_refused' | 'supabase_not_configured' | 'supabase_not_connected' | 'supabase_reconnect' | 'supabase_unavailable' | 'supabase_refused' | 'supabase_project_paused' | 'supabase_project_starting' | 'supabase_project_removed' | 'supabase_project_failed' | 'supabase_project_unknown' | 'archive_damaged' | 'archive_key_unknown' | 'archive_too_new' | 'archive_of_other_store' | 'move_refused' | 'move_in_progress' | 'archive_refused' | 'archive_storage_failed' | 'backup_in_use' | 'restore_in_progress' | 'quota_exceeded' | 'rate_limited' | 'platform_unavailable' | 'payload_too_large' | 'uri_too_long' | 'internal';
+    code: 'invalid_request' | 'account_suspended' | 'email_taken' | 'email_unverified' | 'invalid_credentials' | 'reauthentication_required' | 'second_factor_required' | 'token_invalid' | 'token_expired' | 'session_revoked' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'store_not_found' | 'store_pending_database' | 'store_suspended' | 'already_connected' | 'provisioning_in_progress' | 'provisioning_crashed' | 'database_unreachable' | 'database_auth_failed' | 'database_tls_failed' | 'database_host_forbidden' | 'database_not_empty' | 'database_version_unsupported' | 'database_permission_denied' | 'database_credentials_lost' | 'database_exposed' | 'database_no_progress' | 'database_content_invalid' | 'database_setting_refused' | 'tenant_error' | 'tenant_unavailable' | 'hostname_taken' | 'hostname_invalid' | 'insufficient_credits' | 'idempotency_conflict' | 'idempotency_in_progress' | 'edit_conflict' | 'webhook_not_enabled' | 'webhook_replaying' | 'hold_not_found' | 'hold_not_open' | 'payments_unavailable' | 'payment_refused' | 'supabase_not_configured' | 'supabase_not_connected' | 'supabase_reconnect' | 'supabase_unavailable' | 'supabase_refused' | 'supabase_project_paused' | 'supabase_project_starting' | 'supabase_project_removed' | 'supabase_project_failed' | 'supabase_project_unknown' | 'archive_damaged' | 'archive_key_unknown' | 'archive_too_new' | 'archive_of_other_store' | 'move_refused' | 'move_in_progress' | 'archive_refused' | 'archive_storage_failed' | 'backup_in_use' | 'restore_in_progress' | 'quota_exceeded' | 'rate_limited' | 'platform_unavailable' | 'payload_too_large' | 'api_version_unknown' | 'uri_too_long' | 'internal';
     /**
      * What happened and what to do, for a person
      */
@@ -2694,10 +2694,6 @@ export type Store = {
      */
     deleteAfter: string | null;
     /**
-     * The operator has suspended the store: only they can resume it
-     */
-    held: boolean;
-    /**
      * Hostnames that lead to the store
      */
     hostnames: Array<Hostname>;
@@ -2733,6 +2729,10 @@ export type Store = {
      * State of the whole
      */
     status: 'pending_database' | 'provisioning' | 'active' | 'suspended' | 'deleting' | 'deleted';
+    /**
+     * The operator has suspended the store: only they can resume it
+     */
+    suspendedByOperator: boolean;
     /**
      * When it was last changed
      */
@@ -3173,6 +3173,12 @@ export type WebhooksResponse = {
 
 export type AuthChangePasswordData = {
     body: ChangePasswordRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/change-password';
@@ -3189,6 +3195,12 @@ export type AuthChangePasswordResponse = AuthChangePasswordResponses[keyof AuthC
 
 export type EmailChangeCancelData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/email-change';
@@ -3205,6 +3217,16 @@ export type EmailChangeCancelResponse = EmailChangeCancelResponses[keyof EmailCh
 
 export type EmailChangeGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/email-change';
@@ -3221,6 +3243,16 @@ export type EmailChangeGetResponse = EmailChangeGetResponses[keyof EmailChangeGe
 
 export type EmailChangeStartData = {
     body: RequestEmailChangeRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/email-change';
@@ -3237,6 +3269,12 @@ export type EmailChangeStartResponse = EmailChangeStartResponses[keyof EmailChan
 
 export type EmailChangeConfirmData = {
     body: ConfirmEmailChangeRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/email-change/confirm';
@@ -3253,6 +3291,12 @@ export type EmailChangeConfirmResponse = EmailChangeConfirmResponses[keyof Email
 
 export type AccountExportData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/export';
@@ -3271,6 +3315,12 @@ export type AccountExportResponse = AccountExportResponses[keyof AccountExportRe
 
 export type AuthForgotPasswordData = {
     body: ForgotPasswordRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/forgot-password';
@@ -3287,6 +3337,12 @@ export type AuthForgotPasswordResponse = AuthForgotPasswordResponses[keyof AuthF
 
 export type AuthLoginData = {
     body: LoginRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/login';
@@ -3303,6 +3359,12 @@ export type AuthLoginResponse = AuthLoginResponses[keyof AuthLoginResponses];
 
 export type AuthLoginSecondFactorData = {
     body: SecondFactorRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/login/second-factor';
@@ -3319,6 +3381,12 @@ export type AuthLoginSecondFactorResponse = AuthLoginSecondFactorResponses[keyof
 
 export type AuthLogoutData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/logout';
@@ -3335,6 +3403,12 @@ export type AuthLogoutResponse = AuthLogoutResponses[keyof AuthLogoutResponses];
 
 export type AccountDeleteData = {
     body: PasswordRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/me';
@@ -3351,6 +3425,16 @@ export type AccountDeleteResponse = AccountDeleteResponses[keyof AccountDeleteRe
 
 export type AccountGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/me';
@@ -3367,6 +3451,16 @@ export type AccountGetResponse = AccountGetResponses[keyof AccountGetResponses];
 
 export type AccountUpdateData = {
     body: ChangeNameRequest;
+    headers?: {
+        /**
+         * The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed
+         */
+        'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/me';
@@ -3383,6 +3477,16 @@ export type AccountUpdateResponse = AccountUpdateResponses[keyof AccountUpdateRe
 
 export type PasskeysListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/passkeys';
@@ -3399,6 +3503,12 @@ export type PasskeysListResponse = PasskeysListResponses[keyof PasskeysListRespo
 
 export type PasskeysBeginLoginData = {
     body: BeginPasskeyLoginRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/passkeys/login/begin';
@@ -3415,6 +3525,12 @@ export type PasskeysBeginLoginResponse = PasskeysBeginLoginResponses[keyof Passk
 
 export type PasskeysFinishLoginData = {
     body: FinishPasskeyLoginRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/passkeys/login/finish';
@@ -3431,6 +3547,12 @@ export type PasskeysFinishLoginResponse = PasskeysFinishLoginResponses[keyof Pas
 
 export type PasskeysBeginRegistrationData = {
     body: PasswordRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/passkeys/registration/begin';
@@ -3447,6 +3569,12 @@ export type PasskeysBeginRegistrationResponse = PasskeysBeginRegistrationRespons
 
 export type PasskeysFinishRegistrationData = {
     body: FinishPasskeyRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/passkeys/registration/finish';
@@ -3463,6 +3591,12 @@ export type PasskeysFinishRegistrationResponse = PasskeysFinishRegistrationRespo
 
 export type PasskeysDeleteData = {
     body: RemovePasskeyRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * A UUID
@@ -3484,6 +3618,12 @@ export type PasskeysDeleteResponse = PasskeysDeleteResponses[keyof PasskeysDelet
 
 export type PasskeysUpdateData = {
     body: RenamePasskeyRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * A UUID
@@ -3505,6 +3645,12 @@ export type PasskeysUpdateResponse = PasskeysUpdateResponses[keyof PasskeysUpdat
 
 export type AuthRefreshData = {
     body: RefreshRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/refresh';
@@ -3521,6 +3667,12 @@ export type AuthRefreshResponse = AuthRefreshResponses[keyof AuthRefreshResponse
 
 export type AuthRegisterData = {
     body: RegisterRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/register';
@@ -3537,6 +3689,12 @@ export type AuthRegisterResponse = AuthRegisterResponses[keyof AuthRegisterRespo
 
 export type AuthResetPasswordData = {
     body: ResetPasswordRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/reset-password';
@@ -3553,6 +3711,16 @@ export type AuthResetPasswordResponse = AuthResetPasswordResponses[keyof AuthRes
 
 export type SecondFactorGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/second-factor';
@@ -3569,6 +3737,16 @@ export type SecondFactorGetResponse = SecondFactorGetResponses[keyof SecondFacto
 
 export type SecondFactorEnrollData = {
     body: PasswordRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/second-factor';
@@ -3585,6 +3763,16 @@ export type SecondFactorEnrollResponse = SecondFactorEnrollResponses[keyof Secon
 
 export type SecondFactorConfirmData = {
     body: ConfirmSecondFactorRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/second-factor/confirm';
@@ -3601,6 +3789,12 @@ export type SecondFactorConfirmResponse = SecondFactorConfirmResponses[keyof Sec
 
 export type SecondFactorDisableData = {
     body: PasswordRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/second-factor/disable';
@@ -3617,6 +3811,12 @@ export type SecondFactorDisableResponse = SecondFactorDisableResponses[keyof Sec
 
 export type SessionsDeleteOthersData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/sessions';
@@ -3633,6 +3833,16 @@ export type SessionsDeleteOthersResponse = SessionsDeleteOthersResponses[keyof S
 
 export type SessionsListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/sessions';
@@ -3649,6 +3859,12 @@ export type SessionsListResponse = SessionsListResponses[keyof SessionsListRespo
 
 export type SessionsDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * A UUID
@@ -3670,6 +3886,12 @@ export type SessionsDeleteResponse = SessionsDeleteResponses[keyof SessionsDelet
 
 export type AuthVerifyEmailData = {
     body: VerifyEmailRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/verify-email';
@@ -3686,6 +3908,12 @@ export type AuthVerifyEmailResponse = AuthVerifyEmailResponses[keyof AuthVerifyE
 
 export type AuthResendVerificationData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/auth/verify-email/resend';
@@ -3707,6 +3935,14 @@ export type AutoRechargeGetData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -3734,6 +3970,14 @@ export type AutoRechargeSetData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed
+         */
+        'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -3758,13 +4002,17 @@ export type AutoRechargeSaveCardData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
         /**
-         * The same key gives the same page for a day
+         * The version of the API that the caller was written for; the newest one unless told
          */
-        'Idempotency-Key'?: string;
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -3792,6 +4040,14 @@ export type CreditsBalanceData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -3819,6 +4075,14 @@ export type HoldsListData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -3855,13 +4119,17 @@ export type HoldsCreateData = {
     body: HoldRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
         /**
-         * The same key with the same body holds once, however often it is sent
+         * The version of the API that the caller was written for; the newest one unless told
          */
-        'Idempotency-Key'?: string;
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -3886,13 +4154,17 @@ export type HoldsCaptureData = {
     body?: CaptureRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
         /**
-         * The same key with the same body changes the hold once and gets the first answer again
+         * The version of the API that the caller was written for; the newest one unless told
          */
-        'Idempotency-Key'?: string;
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -3922,13 +4194,17 @@ export type HoldsReleaseData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
         /**
-         * The same key with the same body changes the hold once and gets the first answer again
+         * The version of the API that the caller was written for; the newest one unless told
          */
-        'Idempotency-Key'?: string;
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -3956,6 +4232,16 @@ export type HoldsReleaseResponse = HoldsReleaseResponses[keyof HoldsReleaseRespo
 
 export type CreditsPricesData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/credits/prices';
@@ -3974,13 +4260,17 @@ export type PurchasesCreateData = {
     body: PurchaseRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
         /**
-         * The same key with the same body makes one purchase, however often it is sent
+         * The version of the API that the caller was written for; the newest one unless told
          */
-        'Idempotency-Key'?: string;
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4008,6 +4298,14 @@ export type PurchasesListData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4043,6 +4341,14 @@ export type PurchasesGetData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -4075,6 +4381,14 @@ export type CreditSettingsGetData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4102,6 +4416,14 @@ export type CreditSettingsSetData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed
+         */
+        'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4126,13 +4448,17 @@ export type CreditsSpendData = {
     body: SpendRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
         /**
-         * The same key with the same body spends once, however often it is sent
+         * The version of the API that the caller was written for; the newest one unless told
          */
-        'Idempotency-Key'?: string;
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4164,6 +4490,14 @@ export type TransactionsListData = {
          * text/csv for the whole history as CSV
          */
         Accept?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4210,6 +4544,16 @@ export type TransactionsListResponse = TransactionsListResponses[keyof Transacti
 
 export type OperatorEventsListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: {
         /**
@@ -4248,6 +4592,10 @@ export type OperatorEventsFollowData = {
          * The id of the last event seen; without it, from now on
          */
         'Last-Event-ID'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4270,6 +4618,16 @@ export type OperatorEventsFollowResponse = OperatorEventsFollowResponses[keyof O
 
 export type InvitationsAcceptData = {
     body: AcceptInvitationRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/invitations/accept';
@@ -4291,6 +4649,14 @@ export type OperatorAuditData = {
          * text/csv for all of it as CSV
          */
         Accept?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -4337,6 +4703,16 @@ export type OperatorAuditResponse = OperatorAuditResponses[keyof OperatorAuditRe
 
 export type OperatorImpersonateData = {
     body: ImpersonateRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/operator/impersonations';
@@ -4353,6 +4729,16 @@ export type OperatorImpersonateResponse = OperatorImpersonateResponses[keyof Ope
 
 export type OperatorStoresData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: {
         /**
@@ -4410,6 +4796,16 @@ export type OperatorStoresResponse = OperatorStoresResponses[keyof OperatorStore
 
 export type OperatorWebhooksListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/operator/webhooks';
@@ -4426,6 +4822,12 @@ export type OperatorWebhooksListResponse = OperatorWebhooksListResponses[keyof O
 
 export type OperatorWebhooksCreateData = {
     body: WebhookRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/operator/webhooks';
@@ -4447,6 +4849,10 @@ export type OperatorWebhooksDeleteData = {
          * The ETag of the endpoint as it was read
          */
         'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -4469,6 +4875,16 @@ export type OperatorWebhooksDeleteResponse = OperatorWebhooksDeleteResponses[key
 
 export type OperatorWebhooksGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4495,6 +4911,10 @@ export type OperatorWebhooksUpdateData = {
          * The ETag of the endpoint as it was read
          */
         'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -4517,6 +4937,16 @@ export type OperatorWebhooksUpdateResponse = OperatorWebhooksUpdateResponses[key
 
 export type OperatorWebhookDeliveriesListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4555,6 +4985,16 @@ export type OperatorWebhookDeliveriesListResponse = OperatorWebhookDeliveriesLis
 
 export type OperatorWebhookDeliveriesGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4580,6 +5020,12 @@ export type OperatorWebhookDeliveriesGetResponse = OperatorWebhookDeliveriesGetR
 
 export type OperatorWebhookDeliveriesResendData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4605,6 +5051,12 @@ export type OperatorWebhookDeliveriesResendResponse = OperatorWebhookDeliveriesR
 
 export type OperatorWebhooksReplayData = {
     body: ReplayRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4626,6 +5078,12 @@ export type OperatorWebhooksReplayResponse = OperatorWebhooksReplayResponses[key
 
 export type OperatorWebhooksRotateSecretData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4647,6 +5105,12 @@ export type OperatorWebhooksRotateSecretResponse = OperatorWebhooksRotateSecretR
 
 export type OperatorWebhooksTestData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The endpoint's id, a UUID
@@ -4668,6 +5132,16 @@ export type OperatorWebhooksTestResponse = OperatorWebhooksTestResponses[keyof O
 
 export type StorefrontProductsData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: {
         /**
@@ -4693,6 +5167,16 @@ export type StorefrontProductsResponse = StorefrontProductsResponses[keyof Store
 
 export type StorefrontStoreData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/api/storefront/store';
@@ -4709,6 +5193,16 @@ export type StorefrontStoreResponse = StorefrontStoreResponses[keyof StorefrontS
 
 export type StoresListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: {
         /**
@@ -4736,9 +5230,13 @@ export type StoresCreateData = {
     body: CreateStoreRequest;
     headers?: {
         /**
-         * The same key with the same body creates one store, however often it is sent
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
          */
         'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: never;
@@ -4756,6 +5254,12 @@ export type StoresCreateResponse = StoresCreateResponses[keyof StoresCreateRespo
 
 export type StoresDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4777,6 +5281,16 @@ export type StoresDeleteResponse = StoresDeleteResponses[keyof StoresDeleteRespo
 
 export type StoresGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4800,9 +5314,13 @@ export type StoresUpdateData = {
     body: ProfilePatch;
     headers?: {
         /**
-         * The ETag of the store as it was read
+         * The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed
          */
         'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -4825,6 +5343,16 @@ export type StoresUpdateResponse = StoresUpdateResponses[keyof StoresUpdateRespo
 
 export type ApiKeysListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4846,6 +5374,16 @@ export type ApiKeysListResponse = ApiKeysListResponses[keyof ApiKeysListResponse
 
 export type ApiKeysCreateData = {
     body: CreateKeyRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4867,6 +5405,12 @@ export type ApiKeysCreateResponse = ApiKeysCreateResponses[keyof ApiKeysCreateRe
 
 export type ApiKeysDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4897,6 +5441,14 @@ export type StoresAuditData = {
          * text/csv for all of it as CSV
          */
         Accept?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -4948,6 +5500,16 @@ export type StoresAuditResponse = StoresAuditResponses[keyof StoresAuditResponse
 
 export type BackupScheduleResetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed
+         */
+        'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4969,6 +5531,16 @@ export type BackupScheduleResetResponse = BackupScheduleResetResponses[keyof Bac
 
 export type BackupScheduleGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -4990,6 +5562,16 @@ export type BackupScheduleGetResponse = BackupScheduleGetResponses[keyof BackupS
 
 export type BackupScheduleSetData = {
     body: ScheduleRequest;
+    headers?: {
+        /**
+         * The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed
+         */
+        'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5011,6 +5593,16 @@ export type BackupScheduleSetResponse = BackupScheduleSetResponses[keyof BackupS
 
 export type BackupsListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5041,6 +5633,16 @@ export type BackupsListResponse = BackupsListResponses[keyof BackupsListResponse
 
 export type BackupsCreateData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5062,6 +5664,16 @@ export type BackupsCreateResponse = BackupsCreateResponses[keyof BackupsCreateRe
 
 export type RestoresGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5088,6 +5700,10 @@ export type RestoresEventsData = {
          * The id of the last event seen
          */
         'Last-Event-ID'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -5119,6 +5735,10 @@ export type BackupsUploadData = {
          * The secret key of age (AGE-SECRET-KEY-1…) that opens the file, instead of a passphrase
          */
         'Stoa-Archive-Identity'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -5141,6 +5761,12 @@ export type BackupsUploadResponse = BackupsUploadResponses[keyof BackupsUploadRe
 
 export type BackupsDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5166,6 +5792,16 @@ export type BackupsDeleteResponse = BackupsDeleteResponses[keyof BackupsDeleteRe
 
 export type BackupsGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5191,6 +5827,16 @@ export type BackupsGetResponse = BackupsGetResponses[keyof BackupsGetResponses];
 
 export type BackupsCheckData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5218,9 +5864,13 @@ export type BackupsCloneData = {
     body: CloneRequest;
     headers?: {
         /**
-         * A repeated call with the same key makes one store
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
          */
         'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -5247,6 +5897,12 @@ export type BackupsCloneResponse = BackupsCloneResponses[keyof BackupsCloneRespo
 
 export type BackupsDownloadData = {
     body: DownloadRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5272,6 +5928,16 @@ export type BackupsDownloadResponse = BackupsDownloadResponses[keyof BackupsDown
 
 export type BackupsRestoreData = {
     body?: RestoreRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5299,9 +5965,17 @@ export type DatabaseConnectData = {
     body: ConnectRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * wait=N: how many seconds to wait for the outcome
          */
         Prefer?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -5328,6 +6002,16 @@ export type DatabaseConnectResponse = DatabaseConnectResponses[keyof DatabaseCon
 
 export type CreditsStatisticsData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5354,6 +6038,16 @@ export type CreditsStatisticsResponse = CreditsStatisticsResponses[keyof Credits
 
 export type DatabaseCredentialsData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5380,6 +6074,16 @@ export type DatabaseCredentialsResponse = DatabaseCredentialsResponses[keyof Dat
 
 export type DatabaseResetPasswordData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5406,6 +6110,16 @@ export type DatabaseResetPasswordResponse = DatabaseResetPasswordResponses[keyof
 
 export type DatabaseRotateCredentialsData = {
     body: ConnectRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5427,6 +6141,12 @@ export type DatabaseRotateCredentialsResponse = DatabaseRotateCredentialsRespons
 
 export type DatabaseTestData = {
     body?: ConnectRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5448,6 +6168,16 @@ export type DatabaseTestResponse = DatabaseTestResponses[keyof DatabaseTestRespo
 
 export type EventsListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5491,6 +6221,10 @@ export type EventsFollowData = {
          * The id of the last event seen; without it, from now on
          */
         'Last-Event-ID'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -5518,6 +6252,16 @@ export type EventsFollowResponse = EventsFollowResponses[keyof EventsFollowRespo
 
 export type HostnamesListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5539,6 +6283,16 @@ export type HostnamesListResponse = HostnamesListResponses[keyof HostnamesListRe
 
 export type HostnamesCreateData = {
     body: ClaimHostnameRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5564,6 +6318,12 @@ export type HostnamesCreateResponse = HostnamesCreateResponses[keyof HostnamesCr
 
 export type HostnamesDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5589,6 +6349,12 @@ export type HostnamesDeleteResponse = HostnamesDeleteResponses[keyof HostnamesDe
 
 export type HostnamesUpdateData = {
     body: UpdateHostnameRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5614,6 +6380,12 @@ export type HostnamesUpdateResponse = HostnamesUpdateResponses[keyof HostnamesUp
 
 export type HostnamesVerifyData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5639,6 +6411,16 @@ export type HostnamesVerifyResponse = HostnamesVerifyResponses[keyof HostnamesVe
 
 export type InvitationsListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5660,6 +6442,16 @@ export type InvitationsListResponse = InvitationsListResponses[keyof Invitations
 
 export type InvitationsCreateData = {
     body: InviteRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5681,6 +6473,12 @@ export type InvitationsCreateResponse = InvitationsCreateResponses[keyof Invitat
 
 export type InvitationsDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5706,6 +6504,16 @@ export type InvitationsDeleteResponse = InvitationsDeleteResponses[keyof Invitat
 
 export type MembersListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5727,6 +6535,12 @@ export type MembersListResponse = MembersListResponses[keyof MembersListResponse
 
 export type MembersDeleteData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5752,6 +6566,12 @@ export type MembersDeleteResponse = MembersDeleteResponses[keyof MembersDeleteRe
 
 export type MembersUpdateData = {
     body: ChangeRoleRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5777,6 +6597,16 @@ export type MembersUpdateResponse = MembersUpdateResponses[keyof MembersUpdateRe
 
 export type MovesListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5807,6 +6637,16 @@ export type MovesListResponse = MovesListResponses[keyof MovesListResponses];
 
 export type MovesCreateData = {
     body: MoveRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5828,6 +6668,16 @@ export type MovesCreateResponse = MovesCreateResponses[keyof MovesCreateResponse
 
 export type MovesGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5853,6 +6703,16 @@ export type MovesGetResponse = MovesGetResponses[keyof MovesGetResponses];
 
 export type MovesAbortData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5883,6 +6743,10 @@ export type MovesEventsData = {
          * The id of the last event seen
          */
         'Last-Event-ID'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -5909,6 +6773,16 @@ export type MovesEventsResponse = MovesEventsResponses[keyof MovesEventsResponse
 
 export type MovesFinishData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5934,6 +6808,16 @@ export type MovesFinishResponse = MovesFinishResponses[keyof MovesFinishResponse
 
 export type MovesRollbackData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5959,6 +6843,16 @@ export type MovesRollbackResponse = MovesRollbackResponses[keyof MovesRollbackRe
 
 export type ProvisioningGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -5985,6 +6879,10 @@ export type ProvisioningEventsData = {
          * The id of the last event seen; without it, from the run's beginning
          */
         'Last-Event-ID'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -6009,9 +6907,17 @@ export type ProvisioningRetryData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * wait=N: how many seconds to wait for the outcome
          */
         Prefer?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -6038,6 +6944,16 @@ export type ProvisioningRetryResponse = ProvisioningRetryResponses[keyof Provisi
 
 export type StoresRestoreData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6059,6 +6975,16 @@ export type StoresRestoreResponse = StoresRestoreResponses[keyof StoresRestoreRe
 
 export type StoresResumeData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6080,6 +7006,12 @@ export type StoresResumeResponse = StoresResumeResponses[keyof StoresResumeRespo
 
 export type SupabaseDisconnectData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6101,6 +7033,16 @@ export type SupabaseDisconnectResponse = SupabaseDisconnectResponses[keyof Supab
 
 export type SupabaseConnectionData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6122,6 +7064,16 @@ export type SupabaseConnectionResponse = SupabaseConnectionResponses[keyof Supab
 
 export type SupabaseOrganizationsData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6143,6 +7095,16 @@ export type SupabaseOrganizationsResponse = SupabaseOrganizationsResponses[keyof
 
 export type SupabaseProjectsData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6171,9 +7133,17 @@ export type SupabaseCreateProjectData = {
     body: CreateProjectRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * wait=N: how many seconds to wait for the outcome
          */
         Prefer?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -6200,6 +7170,16 @@ export type SupabaseCreateProjectResponse = SupabaseCreateProjectResponses[keyof
 
 export type SupabaseRegionsData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6221,6 +7201,16 @@ export type SupabaseRegionsResponse = SupabaseRegionsResponses[keyof SupabaseReg
 
 export type StoresSuspendData = {
     body?: never;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6242,6 +7232,16 @@ export type StoresSuspendResponse = StoresSuspendResponses[keyof StoresSuspendRe
 
 export type StoresTransferOwnershipData = {
     body: TransferOwnershipRequest;
+    headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6263,6 +7263,16 @@ export type StoresTransferOwnershipResponse = StoresTransferOwnershipResponses[k
 
 export type WebhooksListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6284,6 +7294,12 @@ export type WebhooksListResponse = WebhooksListResponses[keyof WebhooksListRespo
 
 export type WebhooksCreateData = {
     body: CreateRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6310,6 +7326,10 @@ export type WebhooksDeleteData = {
          * The ETag of the endpoint as it was read
          */
         'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -6336,6 +7356,16 @@ export type WebhooksDeleteResponse = WebhooksDeleteResponses[keyof WebhooksDelet
 
 export type WebhooksGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6366,6 +7396,10 @@ export type WebhooksUpdateData = {
          * The ETag of the endpoint as it was read
          */
         'If-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path: {
         /**
@@ -6392,6 +7426,16 @@ export type WebhooksUpdateResponse = WebhooksUpdateResponses[keyof WebhooksUpdat
 
 export type WebhookDeliveriesListData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6434,6 +7478,16 @@ export type WebhookDeliveriesListResponse = WebhookDeliveriesListResponses[keyof
 
 export type WebhookDeliveriesGetData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6463,6 +7517,12 @@ export type WebhookDeliveriesGetResponse = WebhookDeliveriesGetResponses[keyof W
 
 export type WebhookDeliveriesResendData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6492,6 +7552,12 @@ export type WebhookDeliveriesResendResponse = WebhookDeliveriesResendResponses[k
 
 export type WebhooksReplayData = {
     body: ReplayRequest;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6517,6 +7583,12 @@ export type WebhooksReplayResponse = WebhooksReplayResponses[keyof WebhooksRepla
 
 export type WebhooksRotateSecretData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6542,6 +7614,12 @@ export type WebhooksRotateSecretResponse = WebhooksRotateSecretResponses[keyof W
 
 export type WebhooksTestData = {
     body?: never;
+    headers?: {
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path: {
         /**
          * The store's id, a UUID
@@ -6572,6 +7650,14 @@ export type SupabaseAuthorizeData = {
          * The store; may be left out by a caller with one store, and with an API key
          */
         'X-Store-Id'?: string;
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
     };
     path?: never;
     query?: {
@@ -6594,6 +7680,16 @@ export type SupabaseAuthorizeResponse = SupabaseAuthorizeResponses[keyof Supabas
 
 export type HealthLiveData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/healthz';
@@ -6610,6 +7706,16 @@ export type HealthLiveResponse = HealthLiveResponses[keyof HealthLiveResponses];
 
 export type HealthReadyData = {
     body?: never;
+    headers?: {
+        /**
+         * The ETag of an earlier answer: 304 without a body if it would be the same again
+         */
+        'If-None-Match'?: string;
+        /**
+         * The version of the API that the caller was written for; the newest one unless told
+         */
+        'Stoa-Version'?: '2026-10-01' | '2026-11-28';
+    };
     path?: never;
     query?: never;
     url: '/readyz';
