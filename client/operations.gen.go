@@ -1035,7 +1035,7 @@ func (s OperatorWebhooksService) List(ctx context.Context, options ...CallOption
 // The endpoint receives what happens from now on: a POST for each event, signed as Standard Webhooks describe. The answer shows the secret this once. Answer 2xx within 15 seconds; otherwise the event is sent again, ten times in three days. An endpoint that accepts nothing for three days, or answers 410, is disabled.
 //
 // POST /api/operator/webhooks
-func (s OperatorWebhooksService) Create(ctx context.Context, body WebhookRequest, options ...CallOption) (*NewEndpointResponse, error) {
+func (s OperatorWebhooksService) Create(ctx context.Context, body CreateWebhookRequest, options ...CallOption) (*NewEndpointResponse, error) {
 	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks", body: body}, options)
 }
 
@@ -1053,7 +1053,7 @@ func (s OperatorWebhooksService) Get(ctx context.Context, webhookId string, opti
 // Members that are left out stay as they are. With `enabled` false it is paused; with true it goes on where it was.
 //
 // PATCH /api/operator/webhooks/{webhookId}
-func (s OperatorWebhooksService) Update(ctx context.Context, webhookId string, body WebhookChangeRequest, options ...CallOption) (*Webhook, error) {
+func (s OperatorWebhooksService) Update(ctx context.Context, webhookId string, body UpdateWebhookRequest, options ...CallOption) (*Webhook, error) {
 	return call[Webhook](ctx, s.c, request{method: "PATCH", path: "/api/operator/webhooks/{}", ids: []string{webhookId}, body: body}, options)
 }
 
@@ -1071,7 +1071,7 @@ func (s OperatorWebhooksService) Delete(ctx context.Context, webhookId string, o
 // 202: they are sent, oldest first, beside what happens from now on. Each has the webhook-id that it had.
 //
 // POST /api/operator/webhooks/{webhookId}/replay
-func (s OperatorWebhooksService) Replay(ctx context.Context, webhookId string, body ReplayRequest, options ...CallOption) (*ReplayResponse, error) {
+func (s OperatorWebhooksService) Replay(ctx context.Context, webhookId string, body ReplayWebhookRequest, options ...CallOption) (*ReplayResponse, error) {
 	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/replay", ids: []string{webhookId}, body: body}, options)
 }
 
@@ -1650,7 +1650,7 @@ func (s WebhooksService) List(ctx context.Context, id string, options ...CallOpt
 // The endpoint receives what happens from now on: a POST for each event, signed as Standard Webhooks describe. The answer shows the secret this once. Answer 2xx within 15 seconds; otherwise the event is sent again, ten times in three days. An endpoint that accepts nothing for three days, or answers 410, is disabled.
 //
 // POST /api/stores/{id}/webhooks
-func (s WebhooksService) Create(ctx context.Context, id string, body CreateRequest, options ...CallOption) (*NewEndpointResponse, error) {
+func (s WebhooksService) Create(ctx context.Context, id string, body CreateWebhookRequest, options ...CallOption) (*NewEndpointResponse, error) {
 	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks", ids: []string{id}, body: body}, options)
 }
 
@@ -1668,7 +1668,7 @@ func (s WebhooksService) Get(ctx context.Context, id string, webhookId string, o
 // Members that are left out stay as they are. With `enabled` false it is paused; with true it goes on where it was.
 //
 // PATCH /api/stores/{id}/webhooks/{webhookId}
-func (s WebhooksService) Update(ctx context.Context, id string, webhookId string, body UpdateRequest, options ...CallOption) (*Webhook, error) {
+func (s WebhooksService) Update(ctx context.Context, id string, webhookId string, body UpdateWebhookRequest, options ...CallOption) (*Webhook, error) {
 	return call[Webhook](ctx, s.c, request{method: "PATCH", path: "/api/stores/{}/webhooks/{}", ids: []string{id, webhookId}, body: body}, options)
 }
 
@@ -1686,7 +1686,7 @@ func (s WebhooksService) Delete(ctx context.Context, id string, webhookId string
 // 202: they are sent, oldest first, beside what happens from now on. Each has the webhook-id that it had.
 //
 // POST /api/stores/{id}/webhooks/{webhookId}/replay
-func (s WebhooksService) Replay(ctx context.Context, id string, webhookId string, body ReplayRequest, options ...CallOption) (*ReplayResponse, error) {
+func (s WebhooksService) Replay(ctx context.Context, id string, webhookId string, body ReplayWebhookRequest, options ...CallOption) (*ReplayResponse, error) {
 	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/replay", ids: []string{id, webhookId}, body: body}, options)
 }
 

@@ -3455,8 +3455,21 @@ type CreateProjectRequest struct {
 	Region string `json:"region"`
 }
 
-// CreateRequest defines model for CreateRequest.
-type CreateRequest struct {
+// CreateStoreRequest defines model for CreateStoreRequest.
+type CreateStoreRequest struct {
+	// Name Name, for people
+	//
+	// Examples: My Second Store
+	Name string `json:"name"`
+
+	// Slug Lower-case letters, digits and hyphens
+	//
+	// Examples: my-second-store
+	Slug *string `json:"slug,omitempty"`
+}
+
+// CreateWebhookRequest defines model for CreateWebhookRequest.
+type CreateWebhookRequest struct {
 	// Description For people, at most 200 characters
 	//
 	// Examples: Orders to the warehouse
@@ -3471,19 +3484,6 @@ type CreateRequest struct {
 	//
 	// Examples: https://example.com/webhooks
 	URL string `json:"url"`
-}
-
-// CreateStoreRequest defines model for CreateStoreRequest.
-type CreateStoreRequest struct {
-	// Name Name, for people
-	//
-	// Examples: My Second Store
-	Name string `json:"name"`
-
-	// Slug Lower-case letters, digits and hyphens
-	//
-	// Examples: my-second-store
-	Slug *string `json:"slug,omitempty"`
 }
 
 // Credentials defines model for Credentials.
@@ -6087,19 +6087,19 @@ type RenamePasskeyRequest struct {
 	Name string `json:"name"`
 }
 
-// ReplayRequest defines model for ReplayRequest.
-type ReplayRequest struct {
+// ReplayResponse defines model for ReplayResponse.
+type ReplayResponse struct {
+	// Events The events of the range, at most: some of them may not be for the endpoint
+	Events int64 `json:"events"`
+}
+
+// ReplayWebhookRequest defines model for ReplayWebhookRequest.
+type ReplayWebhookRequest struct {
 	// From Not before this moment, which is in the last 30 days
 	From time.Time `json:"from"`
 
 	// To Before this moment; unless given, now
 	To *time.Time `json:"to,omitempty"`
-}
-
-// ReplayResponse defines model for ReplayResponse.
-type ReplayResponse struct {
-	// Events The events of the range, at most: some of them may not be for the endpoint
-	Events int64 `json:"events"`
 }
 
 // RequestEmailChangeRequest defines model for RequestEmailChangeRequest.
@@ -6783,8 +6783,8 @@ type UpdateHostnameRequest struct {
 	Primary bool `json:"primary"`
 }
 
-// UpdateRequest defines model for UpdateRequest.
-type UpdateRequest struct {
+// UpdateWebhookRequest defines model for UpdateWebhookRequest.
+type UpdateWebhookRequest struct {
 	// Description For people, at most 200 characters
 	Description *string `json:"description,omitempty"`
 
@@ -7017,24 +7017,6 @@ type WebhookDisabledReason string
 // WebhookState paused: by its owner; disabled: by the platform
 type WebhookState string
 
-// WebhookChangeRequest defines model for WebhookChangeRequest.
-type WebhookChangeRequest struct {
-	// Description For people, at most 200 characters
-	Description *string `json:"description,omitempty"`
-
-	// Enabled false pauses the endpoint; true enables one that is paused or disabled
-	Enabled *bool `json:"enabled,omitempty"`
-
-	// SkipMissed With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days
-	SkipMissed *bool `json:"skipMissed,omitempty"`
-
-	// Types The types of events to receive; empty: all
-	Types []string `json:"types,omitzero"`
-
-	// URL Where the events are sent
-	URL *string `json:"url,omitempty"`
-}
-
 // WebhookDisabledPayload defines model for WebhookDisabledPayload.
 type WebhookDisabledPayload struct {
 	// Data More of it
@@ -7064,24 +7046,6 @@ type WebhookDisabledPayload struct {
 
 // WebhookDisabledPayloadType What has happened
 type WebhookDisabledPayloadType string
-
-// WebhookRequest defines model for WebhookRequest.
-type WebhookRequest struct {
-	// Description For people, at most 200 characters
-	//
-	// Examples: Orders to the warehouse
-	Description *string `json:"description,omitempty"`
-
-	// Types The types of events to receive; empty: all, also those of later versions
-	//
-	// Examples: ["store.suspended"]
-	Types []string `json:"types,omitzero"`
-
-	// URL Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
-	//
-	// Examples: https://example.com/webhooks
-	URL string `json:"url"`
-}
 
 // WebhookResponse defines model for WebhookResponse.
 type WebhookResponse struct {

@@ -215,24 +215,30 @@ func (p WebhookPath) id() stoa.WebhookID {
 
 // WebhookInput is the request for a new endpoint.
 type WebhookInput struct {
-	Body struct {
-		URL         string   `json:"url" maxLength:"2000" example:"https://example.com/webhooks" doc:"Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator"`
-		Description string   `json:"description,omitempty" maxLength:"800" example:"Orders to the warehouse" doc:"For people, at most 200 characters"`
-		Types       []string `json:"types,omitempty" maxItems:"100" example:"[\"store.suspended\"]" doc:"The types of events to receive; empty: all, also those of later versions"`
-	}
+	Body createWebhookBody
+}
+
+// createWebhookBody describes a new endpoint.
+type createWebhookBody struct {
+	URL         string   `json:"url" maxLength:"2000" example:"https://example.com/webhooks" doc:"Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator"`
+	Description string   `json:"description,omitempty" maxLength:"800" example:"Orders to the warehouse" doc:"For people, at most 200 characters"`
+	Types       []string `json:"types,omitempty" maxItems:"100" example:"[\"store.suspended\"]" doc:"The types of events to receive; empty: all, also those of later versions"`
 }
 
 // WebhookChangeInput is a change of an endpoint.
 type WebhookChangeInput struct {
 	WebhookPath
 	IfMatch string `header:"If-Match" maxLength:"1000" doc:"The ETag of the endpoint as it was read"`
-	Body    struct {
-		URL         *string   `json:"url,omitempty" maxLength:"2000" doc:"Where the events are sent"`
-		Description *string   `json:"description,omitempty" maxLength:"800" doc:"For people, at most 200 characters"`
-		Types       *[]string `json:"types,omitempty" maxItems:"100" doc:"The types of events to receive; empty: all"`
-		Enabled     *bool     `json:"enabled,omitempty" doc:"false pauses the endpoint; true enables one that is paused or disabled"`
-		SkipMissed  bool      `json:"skipMissed,omitempty" doc:"With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days"`
-	}
+	Body    updateWebhookBody
+}
+
+// updateWebhookBody has what to change of an endpoint.
+type updateWebhookBody struct {
+	URL         *string   `json:"url,omitempty" maxLength:"2000" doc:"Where the events are sent"`
+	Description *string   `json:"description,omitempty" maxLength:"800" doc:"For people, at most 200 characters"`
+	Types       *[]string `json:"types,omitempty" maxItems:"100" doc:"The types of events to receive; empty: all"`
+	Enabled     *bool     `json:"enabled,omitempty" doc:"false pauses the endpoint; true enables one that is paused or disabled"`
+	SkipMissed  bool      `json:"skipMissed,omitempty" doc:"With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days"`
 }
 
 // WebhookDeletion is the request to delete an endpoint.
@@ -244,10 +250,13 @@ type WebhookDeletion struct {
 // ReplayInput is the request for a replay.
 type ReplayInput struct {
 	WebhookPath
-	Body struct {
-		From time.Time  `json:"from" doc:"Not before this moment, which is in the last 30 days"`
-		To   *time.Time `json:"to,omitempty" doc:"Before this moment; unless given, now"`
-	}
+	Body replayWebhookBody
+}
+
+// replayWebhookBody is a range of time.
+type replayWebhookBody struct {
+	From time.Time  `json:"from" doc:"Not before this moment, which is in the last 30 days"`
+	To   *time.Time `json:"to,omitempty" doc:"Before this moment; unless given, now"`
 }
 
 // WebhookView is an endpoint.

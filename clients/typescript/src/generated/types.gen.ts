@@ -614,7 +614,18 @@ export type CreateProjectRequest = {
     region: string;
 };
 
-export type CreateRequest = {
+export type CreateStoreRequest = {
+    /**
+     * Name, for people
+     */
+    name: string;
+    /**
+     * Lower-case letters, digits and hyphens
+     */
+    slug?: string;
+};
+
+export type CreateWebhookRequest = {
     /**
      * For people, at most 200 characters
      */
@@ -627,17 +638,6 @@ export type CreateRequest = {
      * Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
      */
     url: string;
-};
-
-export type CreateStoreRequest = {
-    /**
-     * Name, for people
-     */
-    name: string;
-    /**
-     * Lower-case letters, digits and hyphens
-     */
-    slug?: string;
 };
 
 export type Credentials = {
@@ -2360,7 +2360,14 @@ export type RenamePasskeyRequest = {
     name: string;
 };
 
-export type ReplayRequest = {
+export type ReplayResponse = {
+    /**
+     * The events of the range, at most: some of them may not be for the endpoint
+     */
+    events: number;
+};
+
+export type ReplayWebhookRequest = {
     /**
      * Not before this moment, which is in the last 30 days
      */
@@ -2369,13 +2376,6 @@ export type ReplayRequest = {
      * Before this moment; unless given, now
      */
     to?: string;
-};
-
-export type ReplayResponse = {
-    /**
-     * The events of the range, at most: some of them may not be for the endpoint
-     */
-    events: number;
 };
 
 export type RequestEmailChangeRequest = {
@@ -2957,7 +2957,7 @@ export type UpdateHostnameRequest = {
     primary: boolean;
 };
 
-export type UpdateRequest = {
+export type UpdateWebhookRequest = {
     /**
      * For people, at most 200 characters
      */
@@ -3113,44 +3113,6 @@ export type Webhook = {
      * New events that wait for it, at most: some of them may not be for it
      */
     waiting: number;
-};
-
-export type WebhookChangeRequest = {
-    /**
-     * For people, at most 200 characters
-     */
-    description?: string;
-    /**
-     * false pauses the endpoint; true enables one that is paused or disabled
-     */
-    enabled?: boolean;
-    /**
-     * With enabled true: go on with what happens from now on, instead of what was missed of the last 30 days
-     */
-    skipMissed?: boolean;
-    /**
-     * The types of events to receive; empty: all
-     */
-    types?: Array<string>;
-    /**
-     * Where the events are sent
-     */
-    url?: string;
-};
-
-export type WebhookRequest = {
-    /**
-     * For people, at most 200 characters
-     */
-    description?: string;
-    /**
-     * The types of events to receive; empty: all, also those of later versions
-     */
-    types?: Array<string> | null;
-    /**
-     * Where the events are sent. Over public networks https only; an address in a private network has to be allowed by the operator
-     */
-    url: string;
 };
 
 export type WebhookResponse = {
@@ -4821,7 +4783,7 @@ export type OperatorWebhooksListResponses = {
 export type OperatorWebhooksListResponse = OperatorWebhooksListResponses[keyof OperatorWebhooksListResponses];
 
 export type OperatorWebhooksCreateData = {
-    body: WebhookRequest;
+    body: CreateWebhookRequest;
     headers?: {
         /**
          * The version of the API that the caller was written for; the newest one unless told
@@ -4905,7 +4867,7 @@ export type OperatorWebhooksGetResponses = {
 export type OperatorWebhooksGetResponse = OperatorWebhooksGetResponses[keyof OperatorWebhooksGetResponses];
 
 export type OperatorWebhooksUpdateData = {
-    body: WebhookChangeRequest;
+    body: UpdateWebhookRequest;
     headers?: {
         /**
          * The ETag of the endpoint as it was read
@@ -5050,7 +5012,7 @@ export type OperatorWebhookDeliveriesResendResponses = {
 export type OperatorWebhookDeliveriesResendResponse = OperatorWebhookDeliveriesResendResponses[keyof OperatorWebhookDeliveriesResendResponses];
 
 export type OperatorWebhooksReplayData = {
-    body: ReplayRequest;
+    body: ReplayWebhookRequest;
     headers?: {
         /**
          * The version of the API that the caller was written for; the newest one unless told
@@ -7293,7 +7255,7 @@ export type WebhooksListResponses = {
 export type WebhooksListResponse = WebhooksListResponses[keyof WebhooksListResponses];
 
 export type WebhooksCreateData = {
-    body: CreateRequest;
+    body: CreateWebhookRequest;
     headers?: {
         /**
          * The version of the API that the caller was written for; the newest one unless told
@@ -7390,7 +7352,7 @@ export type WebhooksGetResponses = {
 export type WebhooksGetResponse = WebhooksGetResponses[keyof WebhooksGetResponses];
 
 export type WebhooksUpdateData = {
-    body: UpdateRequest;
+    body: UpdateWebhookRequest;
     headers?: {
         /**
          * The ETag of the endpoint as it was read
@@ -7551,7 +7513,7 @@ export type WebhookDeliveriesResendResponses = {
 export type WebhookDeliveriesResendResponse = WebhookDeliveriesResendResponses[keyof WebhookDeliveriesResendResponses];
 
 export type WebhooksReplayData = {
-    body: ReplayRequest;
+    body: ReplayWebhookRequest;
     headers?: {
         /**
          * The version of the API that the caller was written for; the newest one unless told
