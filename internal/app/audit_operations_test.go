@@ -162,6 +162,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			w.supabase(owner, sb)
 			w.reach()
 			w.checkAllTried(auditedOperations)
+			checkEvents(t, w.s)
 		})
 	}
 }

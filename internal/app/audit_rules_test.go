@@ -181,6 +181,7 @@ var auditedCommands = map[string]auditRule{
 	"migrate":               writes(audit.RoleGranted, audit.RetentionSet), // with their flags; goose_db_version records the migrations
 	"backup":                writes(audit.MasterBackedUp, audit.BackupRequested),
 	"restore":               writes(audit.BackupRestore), // platform.restored is in the master database that it creates: see TestMasterRestoreSurvivesKills
+	"webhooks listen":       writesNone(reads),
 	"backups list":          writesNone(reads),
 	"backups verify":        writesNone("it reads the archives and records the result with them"),
 	"backups download":      writes(audit.BackupDownloaded),

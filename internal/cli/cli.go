@@ -29,6 +29,7 @@ type Commands struct {
 	Doctor   doctorCmd   `cmd:"" help:"Check this installation and say how to correct what is wrong."`
 	Stores   storesCmd   `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
 	Credits  creditsCmd  `cmd:"" help:"Give stores credits, and check the ledger."`
+	Webhooks webhooksCmd `cmd:"" help:"Forward events to a program that you develop."`
 	Payments paymentsCmd `cmd:"" help:"List purchases, and compare them with the payment provider."`
 	Tenants  tenantsCmd  `cmd:"" help:"Keep the stores' databases on one schema."`
 	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`

@@ -36,11 +36,16 @@ func SealedSecrets() []keyrotation.Column {
 
 // newSecret returns a new secret, and its encrypted form.
 func (s *Service) newSecret(id stoa.WebhookID) (keyring.Secret, string, error) {
+	secret := NewSecret()
+	sealed, err := s.opts.Ring.Seal([]byte(secret.Reveal()), secretOwner(id.String()))
+	return secret, sealed, err
+}
+
+// NewSecret returns a new secret for signatures.
+func NewSecret() keyring.Secret {
 	raw := make([]byte, secretBytes)
-	rand.Read(raw) //nolint:errcheck // it never fails
-	secret := secretPrefix + base64.StdEncoding.EncodeToString(raw)
-	sealed, err := s.opts.Ring.Seal([]byte(secret), secretOwner(id.String()))
-	return keyring.NewSecret(secret), sealed, err
+	_, _ = rand.Read(raw) // it never fails
+	return keyring.NewSecret(secretPrefix + base64.StdEncoding.EncodeToString(raw))
 }
 
 // RotateSecret gives the endpoint a new secret and returns it. For a day deliveries are signed

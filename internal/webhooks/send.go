@@ -87,7 +87,7 @@ func (s *Service) deliver(ctx context.Context, url string, secrets []string, e e
 	r := &result{at: s.db.Now()}
 	call, cancel := withGrace(ctx)
 	defer cancel()
-	req, err := newRequest(call, url, secrets, e, r.at)
+	req, err := NewRequest(call, url, secrets, e, r.at)
 	if err == nil {
 		var answer *http.Response
 		if answer, err = s.client.Do(req); err == nil {
@@ -117,8 +117,8 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	return call, func() { stop(); cancel() }
 }
 
-// newRequest returns the signed request for an event.
-func newRequest(ctx context.Context, url string, secrets []string, e events.Event, now time.Time) (*http.Request, error) {
+// NewRequest returns the signed request for an event.
+func NewRequest(ctx context.Context, url string, secrets []string, e events.Event, now time.Time) (*http.Request, error) {
 	body, err := e.JSON()
 	if err != nil {
 		return nil, err

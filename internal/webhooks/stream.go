@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/events"
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
 )
 
@@ -41,7 +42,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 		return EventPage{}, err
 	}
 	if !f.OldestFirst {
-		found, err := s.read(ctx, store, f.Types, `position < $1`, bounds.Before, `DESC`, bounds.Rows())
+		found, err := readEvents(ctx, s.db, store, f.Types, `position < $1`, bounds.Before, `DESC`, bounds.Rows())
 		found, next := page.Cut(found, bounds.Limit, func(e events.Event) string { return page.EncodeSequence(e.Position) })
 		return EventPage{found, next}, err
 	}
@@ -49,7 +50,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 	if f.Cursor == "" {
 		after = 0
 	}
-	found, err := s.read(ctx, store, f.Types, `position > $1`, after, `ASC`, bounds.Limit)
+	found, err := readEvents(ctx, s.db, store, f.Types, `position > $1`, after, `ASC`, bounds.Limit)
 	if len(found) > 0 {
 		after = found[len(found)-1].Position
 	}
@@ -73,9 +74,13 @@ func (f EventFilter) check(faults *stoa.Invalid) {
 const maxStreamed = 200
 
 // Last returns the position of the last event that is published.
-func (s *Service) Last(ctx context.Context) (int64, error) {
+func (s *Service) Last(ctx context.Context) (int64, error) { return LastPosition(ctx, s.db) }
+
+// LastPosition is Last on a master that q reads.
+func LastPosition(ctx context.Context, q masterdb.Querier) (int64, error) {
 	var position int64
-	return position, s.db.Get(ctx, &position, `SELECT position FROM event_stream WHERE id = 1`)
+	err := q.Get(ctx, &position, `SELECT position FROM event_stream WHERE id = 1`)
+	return position, err
 }
 
 // EventsAfter returns the store's next events after a position, oldest first; the zero store is
@@ -84,11 +89,16 @@ func (s *Service) EventsAfter(ctx context.Context, p authz.Principal, store stoa
 	if err := s.check(ctx, s.db, p, store, authz.ReadEvents); err != nil {
 		return nil, err
 	}
-	return s.read(ctx, store, types, `position > $1`, position, `ASC`, maxStreamed)
+	return ReadAfter(ctx, s.db, store, types, position)
 }
 
-// read returns published events.
-func (s *Service) read(ctx context.Context, store stoa.StoreID, types []string, where string, position int64, order string, limit int) ([]events.Event, error) {
+// ReadAfter is EventsAfter for the operator at the command line: it checks no permission.
+func ReadAfter(ctx context.Context, q masterdb.Querier, store stoa.StoreID, types []string, position int64) ([]events.Event, error) {
+	return readEvents(ctx, q, store, types, `position > $1`, position, `ASC`, maxStreamed)
+}
+
+// readEvents returns published events.
+func readEvents(ctx context.Context, q masterdb.Querier, store stoa.StoreID, types []string, where string, position int64, order string, limit int) ([]events.Event, error) {
 	query, args := `SELECT `+events.Columns+` FROM events WHERE `+where+``, []any{position}
 	if !store.IsZero() {
 		args = append(args, store)
@@ -104,6 +114,6 @@ func (s *Service) read(ctx context.Context, store stoa.StoreID, types []string, 
 	}
 	args = append(args, limit)
 	found := []events.Event{}
-	err := s.db.Select(ctx, &found, query+` ORDER BY position `+order+fmt.Sprintf(` LIMIT $%d`, len(args)), args...)
+	err := q.Select(ctx, &found, query+` ORDER BY position `+order+fmt.Sprintf(` LIMIT $%d`, len(args)), args...)
 	return found, err
 }
