@@ -7,7 +7,7 @@
 // endpoint, and sends to each of them independently of the others. A delivery is repeated until
 // the endpoint accepts it; a process that is killed after it has sent leaves the delivery to be
 // sent again, with the same webhook-id. The form is that of Standard Webhooks
-// (https://www.standardwebhooks.com). docs/adr/0064-events-and-webhooks.md has the reasons.
+// (https://www.standardwebhooks.com). docs/adr/0038-events-and-webhooks.md has the reasons.
 package webhooks
 
 import (
