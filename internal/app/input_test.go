@@ -45,7 +45,8 @@ func TestParametersAreText(t *testing.T) {
 							t.Errorf("%s %s with %s in %s: %d %s", method, path, what, name, w.Code, w.Body)
 						}
 					}
-					if w := get(method, strings.ReplaceAll(path, "{id}", id)+"?"+name+"=1&"+name+"=1"); w.Code != http.StatusUnprocessableEntity {
+					if w := get(method, strings.ReplaceAll(path, "{id}", id)+"?"+name+"=1&"+name+"=1"); w.Code != http.StatusUnprocessableEntity &&
+						(w.Code != http.StatusForbidden || !strings.HasPrefix(path, "/api/events")) { // for operators; a type may be repeated
 						t.Errorf("%s %s with %s twice: %d %s", method, path, name, w.Code, w.Body)
 					}
 				}

@@ -105,7 +105,7 @@ func TestThingsOfOthers(t *testing.T) {
 				path = strings.Replace(path, "{id}", own, 1)
 			}
 			name := placeholder.FindString(path)
-			if name == "" || !op.private {
+			if name == "" || !op.private || strings.HasPrefix(op.path, "/api/operator/") { // for operators, who see all stores
 				continue
 			}
 			tried++

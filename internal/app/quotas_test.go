@@ -96,7 +96,7 @@ func TestQuotaSettings(t *testing.T) {
 	defaults := defaultQuotas(t)
 	if got, want := defaults.Limits(), (quotas.Limits{
 		Stores: quotas.PerUser{Unverified: 3, Verified: 100}, ManagedDatabases: quotas.PerUser{Unverified: 3, Verified: 100},
-		StoresPerHour: 30, Hostnames: 20, APIKeys: 100, Invitations: 50, Members: 1000,
+		StoresPerHour: 30, Hostnames: 20, APIKeys: 100, Invitations: 50, Members: 1000, Webhooks: 10,
 	}); got != want {
 		t.Errorf("defaults %+v, want %+v", got, want)
 	}

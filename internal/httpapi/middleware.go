@@ -101,7 +101,7 @@ func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
 	// The id is always generated here: a client that could choose it could make
 	// two requests look like one in the audit log.
 	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.clientIP(r), host: r.Host, header: w.Header(), options: a.optionsOf(r)}
-	if strings.HasPrefix(r.URL.Path, "/api/") {
+	if strings.HasPrefix(r.URL.Path, "/api/") && a.isPlatform(r.Host) { // a shop tells nothing of the platform
 		req.version, req.versionErr = requestedVersion(r)
 		w.Header().Set(versionHeader, req.version)
 	}

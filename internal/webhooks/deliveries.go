@@ -74,7 +74,7 @@ func (c *claimed) insertResults(ctx context.Context, tx *masterdb.Tx, sent []*it
 	var deliveries, attempts []any
 	for _, i := range sent {
 		d := c.outcome(i)
-		deliveries = append(deliveries, d.ID, c.id, i.Event.ID, string(i.Type), string(i.origin), string(d.State), d.Attempts, d.NextAt, i.result.at, d.FinishedAt)
+		deliveries = append(deliveries, d.ID, c.id, i.ID, string(i.Type), string(i.origin), string(d.State), d.Attempts, d.NextAt, i.result.at, d.FinishedAt)
 		r := i.result
 		attempts = append(attempts, d.ID, d.Attempts, r.at, r.took.Milliseconds(), r.status, r.fault, r.answer)
 	}

@@ -176,7 +176,10 @@ func (s *Service) Create(ctx context.Context, p authz.Principal, store stoa.Stor
 		}
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.WebhookCreated, Store: store, Details: e.details()})
 	})
-	return e, secret, err
+	if err != nil {
+		return Endpoint{}, keyring.Secret{}, err
+	}
+	return e, secret, nil
 }
 
 // details are what the audit log says of the endpoint. The query of a URL may hold a secret.

@@ -84,7 +84,7 @@ func (Sweep) Kind() string { return "webhooks.sweep" }
 
 // SweepEvery is the interval of Sweep, SweepTimeout the timeout of one run.
 const (
-	SweepEvery   = time.Minute
+	SweepEvery   = 5 * time.Minute
 	SweepTimeout = time.Minute
 )
 

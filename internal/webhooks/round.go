@@ -322,6 +322,10 @@ func (v *verdict) add(r *result) {
 	v.after = max(v.after, r.retryAfter)
 }
 
+// wakeWithin is how soon an endpoint must be due again for a timer: polls are enough for later
+// ones.
+const wakeWithin = 5 * time.Minute
+
 // health is the part of an endpoint's state that results change.
 type health struct {
 	failures     int
@@ -385,6 +389,10 @@ func (c *claimed) update(ctx context.Context, tx *masterdb.Tx, at cursors, v ver
 		next = &h.notBefore
 	}
 	if next == nil || next.After(tx.Now) || v.slow != c.lane.slow {
+		if next != nil && next.Sub(tx.Now) < wakeWithin {
+			wait := next.Sub(tx.Now)
+			tx.AfterCommit(func() { time.AfterFunc(wait, c.s.signals.wake) })
+		}
 		_, err = tx.Exec(ctx, `UPDATE webhook_endpoints SET next_at = $2, claimed_by = NULL, claimed_until = NULL WHERE id = $1`, c.id, next)
 		return false, err
 	}

@@ -78,7 +78,10 @@ func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store sto
 		}
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.WebhookRotated, Store: store, Details: e.details()})
 	})
-	return e, secret, err
+	if err != nil {
+		return Endpoint{}, keyring.Secret{}, err
+	}
+	return e, secret, nil
 }
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }

@@ -89,6 +89,11 @@ func (s *Service) EventsAfter(ctx context.Context, p authz.Principal, store stoa
 	if err := s.check(ctx, s.db, p, store, authz.ReadEvents); err != nil {
 		return nil, err
 	}
+	var faults stoa.Invalid
+	EventFilter{Types: types}.check(&faults)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
 	return ReadAfter(ctx, s.db, store, types, position)
 }
 
