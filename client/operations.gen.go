@@ -1015,7 +1015,7 @@ func (s OperatorWebhookDeliveriesService) Get(ctx context.Context, webhookId str
 //
 // POST /api/operator/webhooks/{webhookId}/deliveries/{deliveryId}/resend
 func (s OperatorWebhookDeliveriesService) Resend(ctx context.Context, webhookId string, deliveryId string, options ...CallOption) (*Delivery, error) {
-	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/deliveries/{}/resend", ids: []string{webhookId, deliveryId}}, options)
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/deliveries/{}/resend", ids: []string{webhookId, deliveryId}, keyed: true}, options)
 }
 
 // OperatorWebhooksService has operations of the API.
@@ -1036,7 +1036,7 @@ func (s OperatorWebhooksService) List(ctx context.Context, options ...CallOption
 //
 // POST /api/operator/webhooks
 func (s OperatorWebhooksService) Create(ctx context.Context, body CreateWebhookRequest, options ...CallOption) (*NewEndpointResponse, error) {
-	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks", body: body}, options)
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks", keyed: true, body: body}, options)
 }
 
 // Get: One webhook endpoint.
@@ -1072,7 +1072,7 @@ func (s OperatorWebhooksService) Delete(ctx context.Context, webhookId string, o
 //
 // POST /api/operator/webhooks/{webhookId}/replay
 func (s OperatorWebhooksService) Replay(ctx context.Context, webhookId string, body ReplayWebhookRequest, options ...CallOption) (*ReplayResponse, error) {
-	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/replay", ids: []string{webhookId}, body: body}, options)
+	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/replay", ids: []string{webhookId}, keyed: true, body: body}, options)
 }
 
 // RotateSecret: Give a webhook endpoint a new secret.
@@ -1081,7 +1081,7 @@ func (s OperatorWebhooksService) Replay(ctx context.Context, webhookId string, b
 //
 // POST /api/operator/webhooks/{webhookId}/rotate-secret
 func (s OperatorWebhooksService) RotateSecret(ctx context.Context, webhookId string, options ...CallOption) (*NewEndpointResponse, error) {
-	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/rotate-secret", ids: []string{webhookId}}, options)
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/rotate-secret", ids: []string{webhookId}, keyed: true}, options)
 }
 
 // Test: Send a test event to a webhook endpoint.
@@ -1090,7 +1090,7 @@ func (s OperatorWebhooksService) RotateSecret(ctx context.Context, webhookId str
 //
 // POST /api/operator/webhooks/{webhookId}/test
 func (s OperatorWebhooksService) Test(ctx context.Context, webhookId string, options ...CallOption) (*Delivery, error) {
-	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/test", ids: []string{webhookId}}, options)
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/operator/webhooks/{}/test", ids: []string{webhookId}, keyed: true}, options)
 }
 
 // PasskeysService has operations of the API.
@@ -1630,7 +1630,7 @@ func (s WebhookDeliveriesService) Get(ctx context.Context, id string, webhookId 
 //
 // POST /api/stores/{id}/webhooks/{webhookId}/deliveries/{deliveryId}/resend
 func (s WebhookDeliveriesService) Resend(ctx context.Context, id string, webhookId string, deliveryId string, options ...CallOption) (*Delivery, error) {
-	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/deliveries/{}/resend", ids: []string{id, webhookId, deliveryId}}, options)
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/deliveries/{}/resend", ids: []string{id, webhookId, deliveryId}, keyed: true}, options)
 }
 
 // WebhooksService has operations of the API.
@@ -1651,7 +1651,7 @@ func (s WebhooksService) List(ctx context.Context, id string, options ...CallOpt
 //
 // POST /api/stores/{id}/webhooks
 func (s WebhooksService) Create(ctx context.Context, id string, body CreateWebhookRequest, options ...CallOption) (*NewEndpointResponse, error) {
-	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks", ids: []string{id}, body: body}, options)
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks", ids: []string{id}, keyed: true, body: body}, options)
 }
 
 // Get: One webhook endpoint.
@@ -1687,7 +1687,7 @@ func (s WebhooksService) Delete(ctx context.Context, id string, webhookId string
 //
 // POST /api/stores/{id}/webhooks/{webhookId}/replay
 func (s WebhooksService) Replay(ctx context.Context, id string, webhookId string, body ReplayWebhookRequest, options ...CallOption) (*ReplayResponse, error) {
-	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/replay", ids: []string{id, webhookId}, body: body}, options)
+	return call[ReplayResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/replay", ids: []string{id, webhookId}, keyed: true, body: body}, options)
 }
 
 // RotateSecret: Give a webhook endpoint a new secret.
@@ -1696,7 +1696,7 @@ func (s WebhooksService) Replay(ctx context.Context, id string, webhookId string
 //
 // POST /api/stores/{id}/webhooks/{webhookId}/rotate-secret
 func (s WebhooksService) RotateSecret(ctx context.Context, id string, webhookId string, options ...CallOption) (*NewEndpointResponse, error) {
-	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/rotate-secret", ids: []string{id, webhookId}}, options)
+	return call[NewEndpointResponse](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/rotate-secret", ids: []string{id, webhookId}, keyed: true}, options)
 }
 
 // Test: Send a test event to a webhook endpoint.
@@ -1705,5 +1705,5 @@ func (s WebhooksService) RotateSecret(ctx context.Context, id string, webhookId 
 //
 // POST /api/stores/{id}/webhooks/{webhookId}/test
 func (s WebhooksService) Test(ctx context.Context, id string, webhookId string, options ...CallOption) (*Delivery, error) {
-	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/test", ids: []string{id, webhookId}}, options)
+	return call[Delivery](ctx, s.c, request{method: "POST", path: "/api/stores/{}/webhooks/{}/test", ids: []string{id, webhookId}, keyed: true}, options)
 }

@@ -34,7 +34,7 @@ func (a *api) storeWebhookRoutes(w webhookOperations) {
 	route(a, w.options(w.read, noBody), w.list(), func(ctx context.Context, in *StorePath) (*webhooksOutput, error) {
 		return atStore(ctx, in.ID, in, a.listWebhooks)
 	})
-	route(a, w.options(w.manage, maxJSON), w.create(), func(ctx context.Context, in *struct {
+	route(a, w.keyed(maxJSON), w.create(), func(ctx context.Context, in *struct {
 		StorePath
 		WebhookInput
 	}) (*newEndpointOutput, error) {
@@ -58,19 +58,19 @@ func (a *api) storeWebhookRoutes(w webhookOperations) {
 	}) (*struct{}, error) {
 		return atStore(ctx, in.ID, &in.WebhookDeletion, a.deleteWebhook)
 	})
-	route(a, w.options(w.manage, noBody), w.rotate(), func(ctx context.Context, in *struct {
+	route(a, w.keyed(noBody), w.rotate(), func(ctx context.Context, in *struct {
 		StorePath
 		WebhookPath
 	}) (*newEndpointOutput, error) {
 		return atStore(ctx, in.ID, &in.WebhookPath, a.rotateWebhookSecret)
 	})
-	route(a, w.options(w.manage, noBody), w.test(), func(ctx context.Context, in *struct {
+	route(a, w.keyed(noBody), w.test(), func(ctx context.Context, in *struct {
 		StorePath
 		WebhookPath
 	}) (*deliveryOutput, error) {
 		return atStore(ctx, in.ID, &in.WebhookPath, a.testWebhook)
 	})
-	route(a, w.options(w.manage, maxJSON), w.replay(), func(ctx context.Context, in *struct {
+	route(a, w.keyed(maxJSON), w.replay(), func(ctx context.Context, in *struct {
 		StorePath
 		ReplayInput
 	}) (*replayOutput, error) {
@@ -88,7 +88,7 @@ func (a *api) storeWebhookRoutes(w webhookOperations) {
 	}) (*oneDeliveryOutput, error) {
 		return atStore(ctx, in.ID, &in.DeliveryPath, a.getDelivery)
 	})
-	route(a, w.options(w.manage, noBody), w.resend(), func(ctx context.Context, in *struct {
+	route(a, w.keyed(noBody), w.resend(), func(ctx context.Context, in *struct {
 		StorePath
 		DeliveryPath
 	}) (*deliveryOutput, error) {
@@ -98,16 +98,16 @@ func (a *api) storeWebhookRoutes(w webhookOperations) {
 
 func (a *api) operatorWebhookRoutes(w webhookOperations) {
 	route(a, w.options(w.read, noBody), w.list(), atPlatform(a.listWebhooksOfPlatform))
-	route(a, w.options(w.manage, maxJSON), w.create(), atPlatform(a.createWebhook))
+	route(a, w.keyed(maxJSON), w.create(), atPlatform(a.createWebhook))
 	route(a, w.options(w.read, noBody), w.get(), atPlatform(a.getWebhook))
 	route(a, w.options(w.manage, maxJSON), w.update(), atPlatform(a.updateWebhook))
 	route(a, w.options(w.manage, noBody), w.remove(), atPlatform(a.deleteWebhook))
-	route(a, w.options(w.manage, noBody), w.rotate(), atPlatform(a.rotateWebhookSecret))
-	route(a, w.options(w.manage, noBody), w.test(), atPlatform(a.testWebhook))
-	route(a, w.options(w.manage, maxJSON), w.replay(), atPlatform(a.replayWebhook))
+	route(a, w.keyed(noBody), w.rotate(), atPlatform(a.rotateWebhookSecret))
+	route(a, w.keyed(noBody), w.test(), atPlatform(a.testWebhook))
+	route(a, w.keyed(maxJSON), w.replay(), atPlatform(a.replayWebhook))
 	route(a, w.options(w.read, noBody), w.deliveries(), atPlatform(a.listDeliveries))
 	route(a, w.options(w.read, noBody), w.delivery(), atPlatform(a.getDelivery))
-	route(a, w.options(w.manage, noBody), w.resend(), atPlatform(a.resendDelivery))
+	route(a, w.keyed(noBody), w.resend(), atPlatform(a.resendDelivery))
 }
 
 // atStore calls a handler with the store that a path names.
@@ -126,6 +126,13 @@ func atPlatform[I, O any](handle func(context.Context, stoa.StoreID, *I) (*O, er
 
 func (w webhookOperations) options(s scope, maxBody int64) routeOptions {
 	return routeOptions{timeout: requestTimeout, rate: rateCaller, scope: s, maxBody: maxBody}
+}
+
+// keyed are the options of a call that takes an idempotency key.
+func (w webhookOperations) keyed(maxBody int64) routeOptions {
+	o := w.options(w.manage, maxBody)
+	o.key = keyKept
+	return o
 }
 
 func (w webhookOperations) operation(resource, action, method, path, summary, description string, errors ...int) huma.Operation {
@@ -169,7 +176,7 @@ func (w webhookOperations) remove() huma.Operation {
 
 func (w webhookOperations) rotate() huma.Operation {
 	return w.operation("webhooks", "rotateSecret", http.MethodPost, "/{webhookId}/rotate-secret", "Give a webhook endpoint a new secret",
-		"The answer shows it this once. For 24 hours events are signed with the old one too, so that both are accepted meanwhile.", 404)
+		"The answer shows it this once. For 24 hours events are signed with the old one too, so that both are accepted meanwhile.", 404, 409)
 }
 
 func (w webhookOperations) test() huma.Operation {

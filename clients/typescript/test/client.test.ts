@@ -41,7 +41,7 @@ const half: Answer = () =>
   );
 const spend = (stoa: Stoa) => stoa.credits.spend({ body: { amount: '1' } });
 const list = (stoa: Stoa) => stoa.stores.list();
-const suspend = (stoa: Stoa) => stoa.stores.suspend({ path: { id: 'x' } });
+const verify = (stoa: Stoa) => stoa.hostnames.verify({ path: { id: 'x', hostname: 'y' } });
 const spent = json(200, { balance: { balance: '1' } });
 const listed = json(200, { data: [], nextCursor: null });
 
@@ -51,9 +51,9 @@ test('calls are repeated where that is safe', async (t) => {
     'a lost connection, with a key': { answers: [lost, spent], call: spend, want: 2 },
     'unavailable, a reading': { answers: [() => new Response('<html>', { status: 502 }), listed], call: list, want: 2 },
     'half an answer': { answers: [half, listed], call: list, want: 2 },
-    'half an answer, without a key': { answers: [half], call: suspend, want: 1, fails: true },
-    'unavailable, without a key': { answers: [problem(503, 'platform_unavailable')], call: suspend, want: 1, fails: true },
-    'too many requests, without a key': { answers: [problem(429, 'rate_limited', { 'Retry-After': '1' }), json(200, {})], call: suspend, want: 2 },
+    'half an answer, without a key': { answers: [half], call: verify, want: 1, fails: true },
+    'unavailable, without a key': { answers: [problem(503, 'platform_unavailable')], call: verify, want: 1, fails: true },
+    'too many requests, without a key': { answers: [problem(429, 'rate_limited', { 'Retry-After': '1' }), json(200, {})], call: verify, want: 2 },
     'too long a pause': { answers: [problem(429, 'rate_limited', { 'Retry-After': '3600' })], call: list, want: 1, fails: true },
     'a date as pause': { answers: [problem(503, 'x', { 'Retry-After': 'Mon, 02 Jan 2006 15:04:05 GMT' }), listed], call: list, want: 2 },
     'under way, with a key': { answers: [problem(409, 'idempotency_conflict', { 'Retry-After': '1' }), spent], call: spend, want: 2 },
@@ -87,7 +87,7 @@ test('keys are new for each call, and the caller may choose one', async () => {
   await spend(stoa);
   await spend(stoa);
   await stoa.credits.spend({ body: { amount: '1' }, headers: { 'Idempotency-Key': 'mine', 'X-Store-Id': 's' } });
-  await suspend(stoa);
+  await verify(stoa);
   const keys = requests.map((r) => r.headers.get('Idempotency-Key'));
   assert.ok(keys[0] && keys[1] && keys[0] !== keys[1]);
   assert.deepEqual(keys.slice(2), ['mine', null]);

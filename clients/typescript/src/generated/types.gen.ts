@@ -4786,6 +4786,10 @@ export type OperatorWebhooksCreateData = {
     body: CreateWebhookRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -4984,6 +4988,10 @@ export type OperatorWebhookDeliveriesResendData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -5015,6 +5023,10 @@ export type OperatorWebhooksReplayData = {
     body: ReplayWebhookRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -5042,6 +5054,10 @@ export type OperatorWebhooksRotateSecretData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -5068,6 +5084,10 @@ export type OperatorWebhooksRotateSecretResponse = OperatorWebhooksRotateSecretR
 export type OperatorWebhooksTestData = {
     body?: never;
     headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
         /**
          * The version of the API that the caller was written for; the newest one unless told
          */
@@ -7258,6 +7278,10 @@ export type WebhooksCreateData = {
     body: CreateWebhookRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -7481,6 +7505,10 @@ export type WebhookDeliveriesResendData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -7516,6 +7544,10 @@ export type WebhooksReplayData = {
     body: ReplayWebhookRequest;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -7547,6 +7579,10 @@ export type WebhooksRotateSecretData = {
     body?: never;
     headers?: {
         /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
+        /**
          * The version of the API that the caller was written for; the newest one unless told
          */
         'Stoa-Version'?: '2026-10-01' | '2026-11-28';
@@ -7577,6 +7613,10 @@ export type WebhooksRotateSecretResponse = WebhooksRotateSecretResponses[keyof W
 export type WebhooksTestData = {
     body?: never;
     headers?: {
+        /**
+         * 1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. Answers with a status from 500 on and 429 are not kept
+         */
+        'Idempotency-Key'?: string;
         /**
          * The version of the API that the caller was written for; the newest one unless told
          */
