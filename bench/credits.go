@@ -61,7 +61,7 @@ func (cmd creditsCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.close()
-	if err := enrich(ctx, f); err != nil {
+	if err := enrich(ctx, f, f.shops[0]); err != nil {
 		return err
 	}
 	sides, runs := cmd.sides(b, f)
@@ -188,9 +188,9 @@ func openBooks(ctx context.Context, f *fleet, stores int) (*books, error) {
 	return b, err
 }
 
-// enrich gives the platform's first store credits without the API.
-func enrich(ctx context.Context, f *fleet) error {
-	id, err := stoa.ParseID[stoa.StoreID](f.shops[0].id)
+// enrich gives a store credits without the API.
+func enrich(ctx context.Context, f *fleet, s shop) error {
+	id, err := stoa.ParseID[stoa.StoreID](s.id)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ type result struct {
 	FirstError  string        `json:"firstError,omitempty"`
 	Throughput  float64       `json:"throughput"` // correct answers per second
 	P50         time.Duration `json:"p50"`
+	P95         time.Duration `json:"p95"`
 	P99         time.Duration `json:"p99"`
 	Slowest     time.Duration `json:"slowest"`
 }
@@ -227,7 +228,7 @@ func summarise(workers []*worker, took time.Duration) result {
 	r.Requests = n + r.Errors
 	r.Throughput = float64(n-r.Unavailable) / took.Seconds()
 	if n > 0 {
-		r.P50, r.P99, r.Slowest = latencies[n/2], latencies[n*99/100], latencies[n-1]
+		r.P50, r.P95, r.P99, r.Slowest = latencies[n/2], latencies[n*95/100], latencies[n*99/100], latencies[n-1]
 	}
 	return r
 }

@@ -97,7 +97,7 @@ func (r *report) atMost(what string, f figure, target float64) *figure {
 func medians(results []result) result {
 	var out result
 	var throughput []float64
-	var p50, p99 []time.Duration
+	var p50, p95, p99 []time.Duration
 	for _, r := range results {
 		out.Requests += r.Requests
 		out.Unavailable += r.Unavailable
@@ -105,10 +105,10 @@ func medians(results []result) result {
 		if out.FirstError == "" {
 			out.FirstError = r.FirstError
 		}
-		throughput, p50, p99 = append(throughput, r.Throughput), append(p50, r.P50), append(p99, r.P99)
+		throughput, p50, p95, p99 = append(throughput, r.Throughput), append(p50, r.P50), append(p95, r.P95), append(p99, r.P99)
 		out.Slowest = max(out.Slowest, r.Slowest)
 	}
-	out.Throughput, out.P50, out.P99 = median(throughput), median(p50), median(p99)
+	out.Throughput, out.P50, out.P95, out.P99 = median(throughput), median(p50), median(p95), median(p99)
 	return out
 }
 

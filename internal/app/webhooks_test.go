@@ -142,7 +142,7 @@ func (c client) stream(path, last string) <-chan streamEvent {
 	}
 	out := make(chan streamEvent, 100)
 	go func() {
-		defer res.Body.Close() //nolint:errcheck // of a test
+		defer res.Body.Close()
 		var e streamEvent
 		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
 			if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {

@@ -33,18 +33,18 @@ func TestSecretsRotate(t *testing.T) {
 			testkit.Must(t, err)
 			return w.Verify(r.body, r.header) == nil
 		}
-		p.record(t, audit.StoreSuspended, nil)
+		p.record(t, audit.StoreSuspended)
 		if first := server.next(t); !verifies(first, old) || verifies(first, "whsec_"+strings.Repeat("A", 44)) {
 			t.Error("the first secret does not sign")
 		}
 		_, secret, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID)
 		testkit.Must(t, err)
-		p.record(t, audit.StoreSuspended, nil)
+		p.record(t, audit.StoreSuspended)
 		if both := server.next(t); !verifies(both, old) || !verifies(both, secret.Reveal()) {
 			t.Errorf("after the rotation one secret does not sign: %s", both.header.Get("webhook-signature"))
 		}
 		p.Exec(t, `UPDATE webhook_endpoints SET old_until = created_at WHERE id = $1`, e.ID)
-		p.record(t, audit.StoreSuspended, nil)
+		p.record(t, audit.StoreSuspended)
 		if last := server.next(t); verifies(last, old) || !verifies(last, secret.Reveal()) {
 			t.Error("the old secret still signs")
 		}
@@ -64,8 +64,8 @@ func TestReplay(t *testing.T) {
 		sent := map[string]int{}
 		const n = 25
 		for range n {
-			p.record(t, audit.StoreSuspended, nil)
-			p.record(t, audit.StoreResumed, nil)
+			p.record(t, audit.StoreSuspended)
+			p.record(t, audit.StoreResumed)
 		}
 		for range n {
 			sent[server.next(t).event.ID]++
@@ -133,6 +133,44 @@ func TestReplicasShareTheWork(t *testing.T) {
 					t.Errorf("endpoint %d got transaction %s %d times", i, sequence, times)
 				}
 			}
+		}
+	})
+}
+
+// TestManyEventsWait checks that an endpoint gets everything that has waited for it, in the
+// time that it needs, and that what waits makes no row for it.
+func TestManyEventsWait(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		p := newPlatform(t, db)
+		s, _ := p.start(t, p.options(t, quick))
+		server := startEndpoint(t, nil)
+		e, _ := p.add(t, s, server.URL)
+		off, on := false, true
+		_, err := s.Update(t.Context(), p.owner(), p.Store, e.ID, webhooks.Change{Enabled: &off})
+		testkit.Must(t, err)
+		const n = 2000
+		for range n / 100 {
+			testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+				for range 100 {
+					if err := audit.Record(t.Context(), tx, p.Owner, audit.Event{Action: audit.StoreSuspended, Store: p.Store}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+		}
+		p.published(t)
+		var rows int
+		testkit.Must(t, db.Get(t.Context(), &rows, `SELECT count(*) FROM webhook_deliveries`))
+		if rows > 0 {
+			t.Errorf("%d rows wait", rows)
+		}
+		_, err = s.Update(t.Context(), p.owner(), p.Store, e.ID, webhooks.Change{Enabled: &on})
+		testkit.Must(t, err)
+		seen := map[string]bool{}
+		for len(seen) < n {
+			seen[server.next(t).event.ID] = true
 		}
 	})
 }

@@ -89,7 +89,7 @@ func TestHostileEndpoints(t *testing.T) {
 // rawEndpoint starts a server that reads a request and lets answer write to the connection.
 func rawEndpoint(t *testing.T, answer func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed with the test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	testkit.Must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
@@ -99,7 +99,7 @@ func rawEndpoint(t *testing.T, answer func(net.Conn)) string {
 				return
 			}
 			go func() {
-				defer c.Close() //nolint:errcheck // of a test
+				defer c.Close()
 				if _, err := c.Read(make([]byte, 64<<10)); err == nil {
 					answer(c)
 				}
@@ -146,7 +146,7 @@ func TestOneEndpointDelaysNoOther(t *testing.T) {
 		p.add(t, s, hanging.URL)
 		p.add(t, s, other.URL)
 		for range 50 {
-			p.record(t, audit.StoreSuspended, nil)
+			p.record(t, audit.StoreSuspended)
 		}
 		seen := map[string]bool{}
 		for len(seen) < 50 {
@@ -173,7 +173,7 @@ func TestEndpointsAreDisabled(t *testing.T) {
 		for reason, status := range map[string]int{webhooks.Gone: http.StatusGone, webhooks.Failing: http.StatusInternalServerError} {
 			server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 			e, _ := p.add(t, s, server.URL, "store.suspended")
-			p.record(t, audit.StoreSuspended, nil)
+			p.record(t, audit.StoreSuspended)
 			until(t, "it is disabled", func() bool {
 				now, err := s.Get(t.Context(), p.owner(), p.Store, e.ID)
 				testkit.Must(t, err)
@@ -205,7 +205,7 @@ func TestEnabledEndpointsGoOn(t *testing.T) {
 		}
 		record := func(action string) {
 			t.Helper()
-			p.record(t, action, nil)
+			p.record(t, action)
 			p.published(t)
 		}
 		set(false, false)
@@ -236,7 +236,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
 	e, _ := p.add(t, s, server.URL)
-	p.record(t, audit.StoreSuspended, nil)
+	p.record(t, audit.StoreSuspended)
 	server.next(t)
 	var now webhooks.Endpoint
 	until(t, "the attempt is recorded", func() (ok bool) {

@@ -32,6 +32,7 @@ type claimed struct {
 	id    stoa.WebhookID
 	lane  *lane
 	lease lease.Lease
+	last  bool // this round is the last one: the place is for others
 
 	row     endpointRow
 	secrets []string // that sign, the present one first
@@ -64,10 +65,11 @@ type item struct {
 	result   *result
 }
 
-// serve sends in rounds until nothing is due. An error ends the lease with the time of the
-// claim: another process goes on.
+// serve sends in rounds until nothing is due, or others are to have the place. After an error
+// another process may go on.
 func (c *claimed) serve(ctx context.Context) {
-	for range roundsPerClaim {
+	for n := range roundsPerClaim {
+		c.last = n == roundsPerClaim-1
 		more, err := c.round(ctx)
 		switch {
 		case errors.Is(err, lease.ErrLost) || ctx.Err() != nil:
@@ -76,10 +78,19 @@ func (c *claimed) serve(ctx context.Context) {
 			if !c.s.db.IsUnreachable() {
 				c.s.opts.Log.WarnContext(ctx, "events not sent; sent again later", "endpoint", c.id.String(), "err", err)
 			}
+			c.giveBack(ctx)
 			return
 		case !more:
 			return
 		}
+	}
+}
+
+// giveBack ends the lease after an error. If that fails too, it expires.
+func (c *claimed) giveBack(ctx context.Context) {
+	err := c.s.db.Tx(ctx, func(tx *masterdb.Tx) error { return c.lease.Release(ctx, tx) })
+	if err != nil && !errors.Is(err, lease.ErrLost) && !c.s.db.IsUnreachable() {
+		c.s.opts.Log.WarnContext(ctx, "endpoint not given back; its lease expires", "endpoint", c.id.String(), "err", err)
 	}
 }
 
@@ -388,7 +399,7 @@ func (c *claimed) update(ctx context.Context, tx *masterdb.Tx, at cursors, v ver
 	if next != nil && next.Before(h.notBefore) {
 		next = &h.notBefore
 	}
-	if next == nil || next.After(tx.Now) || v.slow != c.lane.slow {
+	if next == nil || next.After(tx.Now) || v.slow != c.lane.slow || c.last {
 		if next != nil && next.Sub(tx.Now) < wakeWithin {
 			wait := next.Sub(tx.Now)
 			tx.AfterCommit(func() { time.AfterFunc(wait, c.s.signals.wake) })

@@ -169,7 +169,7 @@ func Sign(secrets []string, id string, at time.Time, body []byte) (string, error
 
 // read reads what is kept of an answer. A connection with more than that is closed.
 func (r *result) read(answer *http.Response) {
-	defer answer.Body.Close()                                     //nolint:errcheck // nothing was written
+	defer answer.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status decides, whatever becomes of the rest
 	r.status, r.answer = answer.StatusCode, plain(body)
 	switch {
@@ -197,7 +197,7 @@ func aboutEvent(status int) bool {
 // not.
 func retryAfter(text string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter) //nolint:gosec // 32 bits
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	}
 	if at, err := http.ParseTime(text); err == nil {
 		return min(max(at.Sub(now), 0), maxRetryAfter)

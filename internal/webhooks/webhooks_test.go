@@ -19,10 +19,10 @@ import (
 )
 
 // record records an action on the store, as the domains do.
-func (p *platform) record(t *testing.T, action string, details map[string]string) {
+func (p *platform) record(t *testing.T, action string) {
 	t.Helper()
 	testkit.Must(t, p.DB.Tx(t.Context(), func(tx *masterdb.Tx) error {
-		return audit.Record(t.Context(), tx, p.Owner, audit.Event{Action: action, Store: p.Store, Details: details})
+		return audit.Record(t.Context(), tx, p.Owner, audit.Event{Action: action, Store: p.Store})
 	}))
 }
 
@@ -46,8 +46,8 @@ func TestEventsArrive(t *testing.T) {
 		server := startEndpoint(t, nil)
 		_, secret := p.add(t, s, server.URL, "store.suspended", "credits.granted", "credits.spent")
 
-		p.record(t, audit.StoreSuspended, nil)
-		p.record(t, audit.StoreResumed, nil)
+		p.record(t, audit.StoreSuspended)
+		p.record(t, audit.StoreResumed)
 		first := server.next(t)
 		if first.event.Type != "store.suspended" || first.event.StoreID != p.Store.String() || first.event.UserID != p.Owner.UserID.String() {
 			t.Errorf("got %s", first.body)
@@ -71,7 +71,7 @@ func TestEventsArrive(t *testing.T) {
 		if rolledBack == nil {
 			t.Fatal("not rolled back")
 		}
-		p.record(t, audit.StoreSuspended, nil)
+		p.record(t, audit.StoreSuspended)
 		last := server.next(t)
 		if last.event.Type != "store.suspended" {
 			t.Errorf("got %s", last.body)
@@ -98,7 +98,7 @@ func TestFailingDeliveriesAreRepeated(t *testing.T) {
 			}
 		})
 		e, _ := p.add(t, s, server.URL)
-		p.record(t, audit.StoreSuspended, nil)
+		p.record(t, audit.StoreSuspended)
 		ids := map[string]bool{}
 		for range 3 {
 			ids[server.next(t).header.Get("webhook-id")] = true
@@ -110,14 +110,14 @@ func TestFailingDeliveriesAreRepeated(t *testing.T) {
 
 		always := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 		failing, _ := p.add(t, s, always.URL)
-		p.record(t, audit.StoreResumed, nil)
+		p.record(t, audit.StoreResumed)
 		p.waitForState(t, s, failing.ID, webhooks.Failed, 3)
 	})
 }
 
 // waitForState waits until the endpoint's newest delivery has the state, after that many
 // attempts.
-func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.WebhookID, state webhooks.DeliveryState, attempts int) webhooks.Delivery {
+func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.WebhookID, state webhooks.DeliveryState, attempts int) {
 	t.Helper()
 	var last webhooks.Delivery
 	until(t, string(state), func() bool {
@@ -136,7 +136,6 @@ func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.Webho
 	if len(made) != last.Attempts {
 		t.Errorf("%d of %d attempts are recorded", len(made), last.Attempts)
 	}
-	return last
 }
 
 // TestFormsActOnce checks that a form which is sent twice makes one endpoint, and changes its
@@ -183,7 +182,7 @@ func TestDisabledEndpointIsTold(t *testing.T) {
 		s, _ := p.start(t, p.options(t, quick))
 		server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 		e, _ := p.add(t, s, server.URL)
-		p.record(t, audit.StoreSuspended, nil)
+		p.record(t, audit.StoreSuspended)
 		until(t, "a mail", func() bool { return len(p.mail.Mails()) > 0 })
 		body, err := io.ReadAll(quotedprintable.NewReader(p.mail.Mails()[0].Message(t).Body))
 		testkit.Must(t, err)
