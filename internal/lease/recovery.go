@@ -33,7 +33,7 @@ type Recovery[W Work] struct {
 
 // Watch resumes lost work until ctx is done. Every replica does so.
 func (r *Recovery[W]) Watch(ctx context.Context) {
-	tick := time.NewTicker(r.Duration * 2 / 3)
+	tick := time.NewTicker(r.Duration)
 	defer tick.Stop()
 	for {
 		if _, err := r.Reconcile(ctx); err != nil && ctx.Err() == nil {

@@ -312,7 +312,7 @@ func (s *Service) Update(ctx context.Context, p authz.Principal, store stoa.Stor
 }
 
 // ETag returns the version of what an owner can change of the endpoint.
-func (e Endpoint) ETag() string { return e.ID.String()[24:] + "." + itoa(e.Version) }
+func (e Endpoint) ETag() string { return e.ID.String()[24:] + "v" + itoa(e.Version) }
 
 // Delete removes an endpoint. What was sent to it is kept as long as for others.
 func (s *Service) Delete(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, versions []string) error {

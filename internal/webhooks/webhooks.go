@@ -51,7 +51,7 @@ type Schedule struct {
 	Backoffs []time.Duration
 	// DisableAfter is how long an endpoint may fail before it is disabled. Default 72 h.
 	DisableAfter time.Duration
-	// Poll is how often a process looks for work that it was not told of. Default 15 s.
+	// Poll is how often a process looks for work that it was not told of. Default 30 s.
 	Poll time.Duration
 }
 
@@ -63,7 +63,7 @@ var defaults = Schedule{
 	},
 	Backoffs:     []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute},
 	DisableAfter: 72 * time.Hour,
-	Poll:         15 * time.Second,
+	Poll:         30 * time.Second,
 }
 
 // Service publishes and sends events. It is safe for concurrent use.
