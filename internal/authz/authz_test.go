@@ -19,7 +19,7 @@ var (
 		authz.ReadStore, authz.UpdateStore, authz.ManageHostnames, authz.ConnectDatabase, authz.TestDatabase, authz.RotateCredentials,
 		authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.ReadBackups, authz.MakeBackup, authz.ManageBackups, authz.DownloadBackup, authz.RestoreBackup,
 		authz.SuspendStore, authz.DeleteStore, authz.ReadCredits, authz.SpendCredits, authz.PurchaseCredits,
-		authz.ReadMembers, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys, authz.ReadAudit,
+		authz.ReadMembers, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys, authz.ReadAudit, authz.ReadEvents, authz.ReadWebhooks, authz.ManageWebhooks,
 	}
 )
 
@@ -35,7 +35,8 @@ func TestRoles(t *testing.T) {
 		authz.Member: {authz.ReadStore, authz.UpdateStore, authz.ReadCredits, authz.SpendCredits, authz.ReadMembers},
 		authz.Viewer: {authz.ReadStore, authz.ReadCredits, authz.ReadMembers},
 		authz.Operator: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
-			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase || a == authz.DownloadBackup
+			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase || a == authz.DownloadBackup ||
+				a == authz.ManageWebhooks
 		}),
 		"":         nil,
 		"nonsense": nil,
@@ -287,7 +288,7 @@ func TestImpersonation(t *testing.T) {
 	t.Parallel()
 	lasting := []authz.Action{
 		authz.ManageHostnames, authz.ConnectDatabase, authz.RotateCredentials, authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SuspendStore, authz.DeleteStore,
-		authz.MakeBackup, authz.ManageBackups, authz.DownloadBackup, authz.RestoreBackup, authz.SpendCredits, authz.PurchaseCredits, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys,
+		authz.MakeBackup, authz.ManageBackups, authz.DownloadBackup, authz.RestoreBackup, authz.SpendCredits, authz.PurchaseCredits, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys, authz.ManageWebhooks,
 	}
 	eachEngine(t, func(w fixture) {
 		acting := w.user()

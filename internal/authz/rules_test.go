@@ -17,6 +17,7 @@ var scopes = map[authz.Action]authz.Scope{
 	authz.ConnectDatabase: "database:write", authz.TestDatabase: "database:write", authz.RotateCredentials: "database:write",
 	authz.ReadCredits: "credits:read", authz.SpendCredits: "credits:spend", authz.PurchaseCredits: "credits:purchase",
 	authz.ReadMembers: "members:read", authz.ReadAudit: "audit:read", authz.ReadBackups: "backups:read", authz.MakeBackup: "backups:write",
+	authz.ReadEvents: "events:read", authz.ReadWebhooks: "webhooks:read", authz.ManageWebhooks: "webhooks:write",
 }
 
 func keyOf(p authz.Principal, store stoa.StoreID, scopes ...string) authz.Principal {
@@ -87,7 +88,7 @@ func TestOperator(t *testing.T) {
 		op, deleted := w.operator(), w.store(w.user())
 		store := w.store(w.user())
 		w.setStatus(deleted, "deleted")
-		barred := []authz.Action{authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.DownloadBackup, authz.SpendCredits, authz.PurchaseCredits, authz.ManageKeys}
+		barred := []authz.Action{authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.DownloadBackup, authz.SpendCredits, authz.PurchaseCredits, authz.ManageKeys, authz.ManageWebhooks}
 		written := 0
 		for _, action := range actions {
 			role, err := authz.Check(w.Context(), w.db, op, store, action)

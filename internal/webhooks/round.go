@@ -71,23 +71,23 @@ func (c *claimed) serve(ctx context.Context) {
 	for n := range roundsPerClaim {
 		c.last = n == roundsPerClaim-1
 		more, err := c.round(ctx)
-		switch {
-		case errors.Is(err, lease.ErrLost) || ctx.Err() != nil:
-			return
-		case err != nil:
-			if !c.s.db.IsUnreachable() {
+		if err != nil {
+			if !errors.Is(err, lease.ErrLost) && ctx.Err() == nil && !c.s.db.IsUnreachable() {
 				c.s.opts.Log.WarnContext(ctx, "events not sent; sent again later", "endpoint", c.id.String(), "err", err)
 			}
 			c.giveBack(ctx)
-			return
-		case !more:
+		}
+		if !more {
 			return
 		}
 	}
 }
 
-// giveBack ends the lease after an error. If that fails too, it expires.
+// giveBack ends the lease after an error, or when nothing may be sent to the endpoint any more.
+// If that fails too, the lease expires.
 func (c *claimed) giveBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second) // also while the process stops
+	defer cancel()
 	err := c.s.db.Tx(ctx, func(tx *masterdb.Tx) error { return c.lease.Release(ctx, tx) })
 	if err != nil && !errors.Is(err, lease.ErrLost) && !c.s.db.IsUnreachable() {
 		c.s.opts.Log.WarnContext(ctx, "endpoint not given back; its lease expires", "endpoint", c.id.String(), "err", err)
