@@ -55,7 +55,7 @@ func writeExamples(examples *openapitest.Examples) {
 		earlier, err = examples.Merge(earlier)
 	}
 	if err == nil {
-		err = os.WriteFile(examplesFile, earlier, 0o644) //nolint:gosec // a file of the source
+		err = os.WriteFile(examplesFile, earlier, 0o644)
 	}
 	if err != nil {
 		panic(err)

@@ -19,7 +19,7 @@ func documentOf(t *testing.T, version string) *openapitest.Document {
 	t.Helper()
 	file, err := os.Open("testdata/versions/" + version + ".json.gz")
 	testkit.Must(t, err)
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // it was only read
 	z, err := gzip.NewReader(file)
 	testkit.Must(t, err)
 	raw, err := io.ReadAll(z)

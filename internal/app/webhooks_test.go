@@ -135,7 +135,7 @@ func (c client) stream(path, last string) <-chan streamEvent {
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := http.DefaultClient.Do(req) //nolint:bodyclose // the goroutine closes it
 	testkit.Must(c.t, err)
 	if res.StatusCode != http.StatusOK {
 		c.t.Fatalf("GET %s: %d", path, res.StatusCode)
