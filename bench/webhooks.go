@@ -55,13 +55,13 @@ func (cmd webhooksCmd) Run(ctx context.Context) (err error) {
 	if err := arrivals.addEndpoints(ctx, f); err != nil {
 		return err
 	}
-	sides := []side{{name: sideSteady, label: "200/s to one"}, {name: sideFast, label: "1,100/s to one"}, {name: sideAllAlive, label: "to 100"}, {name: sideOneIsDead, label: "to 100, one dead"}}
+	sides := []side{{name: sideSteady, label: "200/s to one"}, {name: sideFast, label: "1,300/s to one"}, {name: sideAllAlive, label: "to 100"}, {name: sideOneIsDead, label: "to 100, one dead"}}
 	rounds, err := takeTurns(ctx, cmd.Rounds, sides, func(ctx context.Context, s side) (result, error) {
 		switch s.name {
 		case sideSteady:
 			return arrivals.measure(ctx, f, shopOfOne, 1, 200, cmd.Duration)
 		case sideFast:
-			return arrivals.measure(ctx, f, shopOfOne, 1, 1100, cmd.Duration)
+			return arrivals.measure(ctx, f, shopOfOne, 1, 1300, cmd.Duration)
 		case sideAllAlive:
 			return arrivals.measure(ctx, f, shopAlive, webhookEndpoints, 3, cmd.Duration)
 		}
@@ -74,8 +74,8 @@ func (cmd webhooksCmd) Run(ctx context.Context) (err error) {
 	r.About = fmt.Sprintf("events of spends from their transaction to their arrival, %d rounds of %gs, medians; load and endpoints share the machine", cmd.Rounds, cmd.Duration.Seconds())
 	p95 := func(name string) figure { return figure{Value: inMilliseconds(r.Medians[name].P95), Unit: " ms"} }
 	r.atMost("p95 at 200/s", p95(sideSteady), webhookP95Target)
-	r.atLeast("deliveries, when 1,100/s are made", figure{Value: r.Medians[sideFast].Throughput, Unit: "/s"}, webhookRateTarget)
-	r.tell("p95 at 1,100/s", p95(sideFast))
+	r.atLeast("deliveries, when 1,300/s are made", figure{Value: r.Medians[sideFast].Throughput, Unit: "/s"}, webhookRateTarget)
+	r.tell("p95 at 1,300/s", p95(sideFast))
 	r.tell("p95 to 100 endpoints", p95(sideAllAlive))
 	r.atMost("p95 of 99 endpoints beside a dead one, of all alive", r.compare(sideOneIsDead, sideAllAlive, func(x result) float64 { return float64(x.P95) }), deadTarget)
 	return r.finish(cmd.JSON)
