@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -301,26 +299,9 @@ func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log even
 		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, c.at)
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
-		VALUES `+placeholders(len(changes), 8), values...)
+		VALUES `+masterdb.Placeholders(len(changes), 8), values...)
 	if err != nil {
 		return err
 	}
 	return tx.Notify(eventTopic, run.String())
-}
-
-// placeholders returns the SQL placeholders for n rows with that number of columns.
-func placeholders(n, columns int) string {
-	var b strings.Builder
-	for i := range n * columns {
-		switch {
-		case i == 0:
-			b.WriteString("(")
-		case i%columns == 0:
-			b.WriteString("), (")
-		default:
-			b.WriteString(", ")
-		}
-		b.WriteString("$" + strconv.Itoa(i+1))
-	}
-	return b.String() + ")"
 }

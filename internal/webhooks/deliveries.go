@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -79,13 +78,13 @@ func (c *claimed) insertResults(ctx context.Context, tx *masterdb.Tx, sent []*it
 		attempts = append(attempts, d.ID, d.Attempts, r.at, r.took.Milliseconds(), r.status, r.fault, r.answer)
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO webhook_deliveries (id, endpoint_id, event_id, type, origin, state, attempts, next_at, created_at, finished_at)
-		VALUES `+placeholders(len(sent), 10)+` ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
+		VALUES `+masterdb.Placeholders(len(sent), 10)+` ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
 		next_at = excluded.next_at, finished_at = excluded.finished_at`, deliveries...)
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO webhook_attempts (delivery_id, number, at, took_ms, status, fault, answer)
-		VALUES `+placeholders(len(sent), 7)+` ON CONFLICT DO NOTHING`, attempts...)
+		VALUES `+masterdb.Placeholders(len(sent), 7)+` ON CONFLICT DO NOTHING`, attempts...)
 	return err
 }
 
@@ -102,23 +101,6 @@ func (c *claimed) outcome(i *item) Delivery {
 		d.NextAt = new(i.result.at.Add(max(jitter(retries[d.Attempts-1]), i.result.retryAfter)))
 	}
 	return d
-}
-
-// placeholders returns the SQL of n rows of placeholders.
-func placeholders(n, columns int) string {
-	var b strings.Builder
-	for i := range n * columns {
-		switch {
-		case i == 0:
-			b.WriteString("(")
-		case i%columns == 0:
-			b.WriteString("), (")
-		default:
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "$%d", i+1)
-	}
-	return b.String() + ")"
 }
 
 // DeliveryFilter selects deliveries of an endpoint. A zero field selects all.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -41,18 +39,15 @@ func (s *Service) publishAccount(ctx context.Context, tx *masterdb.Tx, p *publis
 			s.signals.wake()
 		})
 	}
-	var rows strings.Builder
 	var args []any
-	for i, t := range transactions {
+	for _, t := range transactions {
 		data, err := json.Marshal(transactionData(t))
 		if err != nil {
 			return err
 		}
-		n := i * 7
-		fmt.Fprintf(&rows, ", ($%d, $%d, $%d, $%d, $%d, $%d, $%d)", n+1, n+2, n+3, n+4, n+5, n+6, n+7)
 		args = append(args, stoa.EventID(t.ID), p.next(&store), store, t.UserID, string(transactionTypes[t.Type]), string(data), t.CreatedAt)
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO events (id, position, store_id, user_id, type, data, created_at) VALUES `+rows.String()[2:], args...); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO events (id, position, store_id, user_id, type, data, created_at) VALUES `+masterdb.Placeholders(len(transactions), 7), args...); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO published_credits (store_id, seq) VALUES ($1, $2) ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq`,

@@ -11,7 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// publishBatch is the number of events, and of accounts, that one transaction publishes.
+// publishBatch is the number of events after which a transaction publishes no further account.
 const publishBatch = 500
 
 // changedAccounts are the accounts of credits that this process has changed and not published.
@@ -41,14 +41,13 @@ func (c *changedAccounts) take() []stoa.StoreID {
 func (s *Service) publish(ctx context.Context) (any bool, err error) {
 	accounts := s.changed.take()
 	for {
-		part := accounts[:min(len(accounts), publishBatch)]
-		n, err := s.publishBatch(ctx, part)
+		n, left, err := s.publishBatch(ctx, accounts)
 		if err != nil {
 			s.changed.add(accounts...)
 			return any, err
 		}
 		any = any || n > 0
-		if accounts = accounts[len(part):]; n < publishBatch && len(accounts) == 0 {
+		if accounts = left; n < publishBatch && len(left) == 0 {
 			break
 		}
 	}
@@ -74,10 +73,10 @@ func (p *published) next(store *stoa.StoreID) int64 {
 	return p.position
 }
 
-// publishBatch publishes recorded events, and the transactions of these accounts. Publishers
-// take turns by the lock on event_stream, so that a position becomes visible only after all
-// smaller ones.
-func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n int, err error) {
+// publishBatch publishes recorded events, and the transactions of these accounts. It stops after
+// publishBatch events, and returns the accounts that are left. Publishers take turns by the lock
+// on event_stream, so that a position becomes visible only after all smaller ones.
+func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n int, left []stoa.StoreID, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		p := published{last: map[stoa.StoreID]int64{}}
 		if err := tx.Get(ctx, &p.position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()); err != nil {
@@ -86,7 +85,10 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n 
 		if err := p.recorded(ctx, tx); err != nil {
 			return err
 		}
-		for _, store := range accounts {
+		left = accounts
+		for len(left) > 0 && p.count < publishBatch {
+			store := left[0]
+			left = left[1:]
 			if err := s.publishAccount(ctx, tx, &p, store); err != nil {
 				return err
 			}
@@ -99,7 +101,7 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n 
 		}
 		return p.wakeEndpoints(ctx, tx)
 	})
-	return n, err
+	return n, left, err
 }
 
 // recorded gives positions to recorded events.

@@ -64,7 +64,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 func (f EventFilter) check(faults *stoa.Invalid) {
 	for _, t := range f.Types {
 		if _, ok := events.KindOf(events.Type(t)); !ok {
-			faults.Add("types", "there is no type %.60q", t)
+			faults.Add("type", "there is no type %.60q", t)
 			return
 		}
 	}
@@ -104,7 +104,7 @@ func ReadAfter(ctx context.Context, q masterdb.Querier, store stoa.StoreID, type
 
 // readEvents returns published events.
 func readEvents(ctx context.Context, q masterdb.Querier, store stoa.StoreID, types []string, where string, position int64, order string, limit int) ([]events.Event, error) {
-	query, args := `SELECT `+events.Columns+` FROM events WHERE `+where+``, []any{position}
+	query, args := `SELECT `+events.Columns+` FROM events WHERE `+where, []any{position}
 	if !store.IsZero() {
 		args = append(args, store)
 		query += fmt.Sprintf(` AND store_id = $%d`, len(args))
