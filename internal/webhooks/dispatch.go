@@ -12,10 +12,11 @@ import (
 )
 
 // The endpoints that one process sends to at a time. An endpoint that takes long is slow, and
-// slow ones have places of their own, so that a hundred of them delay no other.
+// slow ones have places of their own, so that a hundred of them delay no other. Together they
+// have at most 64 × inFlight + 64 × inFlightSlow = 640 connections in use, of the process's files.
 const (
-	quickEndpoints = 128
-	slowEndpoints  = 128
+	quickEndpoints = 64
+	slowEndpoints  = 64
 	slowAfter      = 2 * time.Second
 )
 
@@ -127,9 +128,9 @@ func (s *Service) fill(ctx context.Context, running *sync.WaitGroup) error {
 }
 
 // claimFor is how long an endpoint is claimed, from each round on. A round takes one timeout
-// for every eight events at most, and a moment for its record.
+// for every inFlightSlow events at most, and a moment for its record.
 func (s *Service) claimFor() time.Duration {
-	return (maxPerRound/inFlight+1)*s.opts.Schedule.Timeout + 30*time.Second
+	return (maxPerRound/inFlightSlow+1)*s.opts.Schedule.Timeout + 30*time.Second
 }
 
 // claim leases endpoints that are due to the free places of a lane.

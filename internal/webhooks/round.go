@@ -22,6 +22,7 @@ const (
 	newPerRound     = 32
 	replayPerRound  = 8
 	inFlight        = 8
+	inFlightSlow    = 2 // to a slow endpoint
 
 	maxPerRound = retriesPerRound + newPerRound + replayPerRound
 )
@@ -242,7 +243,11 @@ func (c *claimed) send(ctx context.Context, items []*item) {
 		return items[next-1]
 	}
 	var senders sync.WaitGroup
-	for range min(inFlight, len(items)) {
+	at := inFlight
+	if c.lane.slow {
+		at = inFlightSlow
+	}
+	for range min(at, len(items)) {
 		senders.Go(func() {
 			for i := take(); i != nil; i = take() {
 				r := c.s.deliver(ctx, c.row.URL, c.secrets, i.Event)

@@ -42,7 +42,7 @@ func newClient(d dial.Dialer, timeout time.Duration) *http.Client {
 			},
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxHeaders,
-			MaxIdleConns:           256,
+			MaxIdleConns:           128,
 			MaxIdleConnsPerHost:    inFlight,
 			MaxConnsPerHost:        4 * inFlight,
 			IdleConnTimeout:        30 * time.Second,
