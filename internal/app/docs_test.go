@@ -167,7 +167,7 @@ func runBlocks(t *testing.T, blocks []shellBlock) {
 	}
 	script.WriteString(scriptTail)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second

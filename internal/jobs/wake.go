@@ -20,7 +20,7 @@ const insertTopic = "river_insert"
 const (
 	// fetchPoll is the interval at which River looks for jobs without a
 	// notification: a safety net.
-	fetchPoll = 10 * time.Second
+	fetchPoll = 15 * time.Second
 	// wakeHorizon is how far ahead a process remembers when a job becomes due.
 	// fetchPoll finds a later one, and those of a process that ended.
 	wakeHorizon = 10 * time.Minute
