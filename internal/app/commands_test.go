@@ -201,7 +201,7 @@ func TestProductionAssumesNothing(t *testing.T) {
 	if status != 1 {
 		t.Errorf("status %d", status)
 	}
-	for _, want := range []string{"ENCRYPTION_KEY is required in production", "JWT_SECRET cannot be used", "STOA_ALLOW_NETWORKS", "STOA_SUPABASE_CA", "PORT", "STOA_BASE_DOMAIN"} {
+	for _, want := range []string{"MASTER_DB_URL is required in production", "STOA_BASE_URL is required in production", "ENCRYPTION_KEY is required in production", "JWT_SECRET cannot be used", "STOA_ALLOW_NETWORKS", "STOA_SUPABASE_CA", "PORT", "STOA_BASE_DOMAIN"} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("no %q in:\n%s", want, errOut)
 		}
@@ -216,9 +216,7 @@ func TestProductionAssumesNothing(t *testing.T) {
 
 func TestProductionHasNoSandbox(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t, masterdb.SQLite)
-	cfg.Env, cfg.EncryptionKey, cfg.JWTSecret = "production", keyring.Generate("e"), keyring.Generate("j")
-	s := startServer(t, cfg)
+	s := startServer(t, productionConfig(t))
 	c, _ := register(t, s, "owner@example.com")
 	c.call("POST", "/api/credits/purchase", object{"credits": 5}).problem(http.StatusServiceUnavailable, "payments_unavailable")
 	c.call("GET", "/sandbox/checkout/cs_sandbox_x", nil).problem(http.StatusNotFound, "not_found")
@@ -300,6 +298,13 @@ func TestDemo(t *testing.T) {
 				}
 			}
 		})
+	}
+	empty := t.TempDir()
+	if status, _, errOut := command(t, "demo", "--data-dir="+empty); status != 1 || !strings.Contains(errOut, "'stoa serve' makes it") {
+		t.Errorf("demo without a platform: %d %s", status, errOut)
+	}
+	if entries, _ := os.ReadDir(empty); len(entries) > 0 {
+		t.Errorf("demo without a platform has made %v", entries)
 	}
 	if status, _, errOut := command(t, "demo", "--env=production"); status != 1 || !strings.Contains(errOut, "development only") {
 		t.Errorf("demo in production: %d %s", status, errOut)

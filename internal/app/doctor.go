@@ -41,7 +41,7 @@ func (d *systemDoctor) Examine(ctx context.Context, p authz.Principal) error {
 	findings, _ := doctor.Examine(ctx, d.app.Cfg, d.app.Master)
 	checks := make([]console.Check, len(findings))
 	for i, f := range findings {
-		checks[i] = console.Check{Name: f.Check, OK: f.OK, Detail: f.Detail, Remedy: f.Remedy}
+		checks[i] = console.Check{Name: f.Check, OK: f.OK, Warning: f.Warning, Detail: f.Detail, Remedy: f.Remedy}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

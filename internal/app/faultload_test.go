@@ -117,7 +117,7 @@ func (l *faultLoad) front(at, host string) string {
 		Slug string `json:"slug"`
 		Code string `json:"code"`
 	}
-	if err := json.NewDecoder(res.Body).Decode(&body); res.StatusCode == http.StatusOK && (err != nil || body.Slug+".localhost" != host) {
+	if err := json.NewDecoder(res.Body).Decode(&body); res.StatusCode == http.StatusOK && (err != nil || body.Slug+".shops.localhost" != host) {
 		return fmt.Sprintf("200 of %q: %v", body.Slug, err)
 	}
 	if body.Code != "" {

@@ -66,7 +66,7 @@ func newFaultSuite(t *testing.T, drainDelay time.Duration) *faultSuite {
 	f.tenants = newOwnPostgres(t)
 	f.standby = f.attachStandby(closedPort(t))
 	f.settings = []string{
-		"STOA_ENV=production", "STOA_DATA_DIR=" + f.dir, "MASTER_DB_URL=" + f.masterURL(),
+		"STOA_ENV=production", "STOA_BASE_DOMAIN=shops.localhost", "STOA_BASE_URL=http://shops.localhost", "STOA_DATA_DIR=" + f.dir, "MASTER_DB_URL=" + f.masterURL(),
 		"ENCRYPTION_KEY=" + keyring.Generate("e").Reveal(), "JWT_SECRET=" + keyring.Generate("j").Reveal(),
 		"STOA_ALLOW_NETWORKS=127.0.0.0/8", "STOA_TRUSTED_PROXIES=127.0.0.0/8", "STOA_DRAIN_DELAY=" + drainDelay.String(),
 		"STOA_RATE_LIMIT_AUTH=0", "STOA_RATE_LIMIT_ADDRESS=0", "STOA_RATE_LIMIT_USER=0", "STOA_RATE_LIMIT_KEY=0",

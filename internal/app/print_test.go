@@ -39,8 +39,10 @@ func obeyed(text string) (found []rune) {
 func TestCommandsEscapeWhatTheyPrint(t *testing.T) {
 	t.Parallel()
 	dir := "--data-dir=" + filepath.Join(t.TempDir(), "stoa-data")
-	if status, _, stderr := command(t, "demo", dir); status != 0 {
-		t.Fatal(stderr)
+	for _, name := range []string{"migrate", "demo"} {
+		if status, _, stderr := command(t, name, dir); status != 0 {
+			t.Fatal(stderr)
+		}
 	}
 	ids := spoil(t, strings.TrimPrefix(dir, "--data-dir="))
 	spoilTenants(t, strings.TrimPrefix(dir, "--data-dir="))

@@ -32,6 +32,9 @@ func TestProductionRefuses(t *testing.T) {
 		want   string // "" for a valid setting
 	}{
 		"as it should be":   {func(*config.Config) {}, ""},
+		"no master":         {func(c *config.Config) { c.MasterDBURL = keyring.Secret{} }, "MASTER_DB_URL is required in production"},
+		"no domain":         {func(c *config.Config) { c.BaseDomain = "localhost" }, "STOA_BASE_DOMAIN is required in production"},
+		"no address":        {func(c *config.Config) { c.BaseURL = "" }, "STOA_BASE_URL is required in production"},
 		"no encryption key": {func(c *config.Config) { c.EncryptionKey = keyring.Secret{} }, "ENCRYPTION_KEY is required in production"},
 		"no signing key":    {func(c *config.Config) { c.JWTSecret = keyring.Secret{} }, "JWT_SECRET is required in production"},
 		"zeros":             {func(c *config.Config) { c.EncryptionKey = key(make([]byte, 32)) }, "ENCRYPTION_KEY can be guessed"},
@@ -121,8 +124,8 @@ func TestDoctorSaysTheSame(t *testing.T) {
 			t.Errorf("%+v is not what serve says: %s", f, refused)
 		}
 	}
-	if found != 7 || strings.Contains(out+refused, "hunter2") {
-		t.Errorf("doctor finds %d faults of 7:\n%s\nserve: %s", found, out, refused)
+	if found != 9 || strings.Contains(out+refused, "hunter2") {
+		t.Errorf("doctor finds %d faults of 9:\n%s\nserve: %s", found, out, refused)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -50,6 +51,9 @@ func productionConfig(t *testing.T) *config.Config {
 	t.Helper()
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.Env, cfg.EncryptionKey, cfg.JWTSecret = "production", keyring.Generate("e"), keyring.Generate("j")
+	port := freePort(t)
+	cfg.Port, _ = strconv.Atoi(port)
+	cfg.BaseDomain, cfg.BaseURL = "shops.localhost", "http://localhost:"+port
 	return cfg
 }
 

@@ -31,7 +31,7 @@ type demoCmd struct {
 // Help is shown by 'stoa demo --help'.
 func (demoCmd) Help() string {
 	return "Makes what is not there yet, so it can be run again. A store whose engine is not given gets an embedded SQLite database. " +
-		"It works beside a running 'stoa serve' and refuses to run in production."
+		"It works in a platform that 'stoa serve' has made, also while that runs, and refuses to run in production."
 }
 
 // These are the credentials of the demo's owner. They are not secret: the demo exists in
@@ -85,7 +85,7 @@ func (cmd demoCmd) Run(e *Env) error {
 	}
 	e.Cfg.Quotas = config.Quotas{KeepSlugs: e.Cfg.KeepSlugs}                              // the demo's owner verifies no address
 	e.Cfg.StripeSecretKey, e.Cfg.StripeWebhookSecret = keyring.Secret{}, keyring.Secret{} // the demo must not charge money
-	a, err := app.NewApp(e.Ctx, e.Cfg, e.Cfg.Logger(e.Stderr), e.Cfg.PublicURL(e.Cfg.Port))
+	a, err := e.openApp(e.Ctx)
 	if err != nil {
 		return err
 	}

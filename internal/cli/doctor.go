@@ -81,6 +81,8 @@ func report(w io.Writer, findings []Finding, asJSON bool) error {
 			mark = "repair"
 		case !f.OK:
 			mark = "FAIL"
+		case f.Warning:
+			mark = "warn"
 		}
 		Printf(w, "%-6s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
 		if f.Remedy != "" {

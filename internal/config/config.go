@@ -27,7 +27,7 @@ import (
 type Config struct {
 	Env         string         `name:"env" env:"STOA_ENV" enum:"development,production" default:"development" help:"development or production. In production nothing is generated or assumed." group:"config"`
 	DataDir     string         `name:"data-dir" env:"STOA_DATA_DIR" default:"./stoa-data" help:"Embedded databases and, in development, keys." placeholder:"DIR" group:"config"`
-	MasterDBURL keyring.Secret `name:"master-db-url" env:"MASTER_DB_URL" help:"postgres://… or sqlite:PATH. Unless told, SQLite in the data directory." placeholder:"URL" group:"config"`
+	MasterDBURL keyring.Secret `name:"master-db-url" env:"MASTER_DB_URL" help:"postgres://… or sqlite:PATH. Unless told, development has SQLite in the data directory." placeholder:"URL" group:"config"`
 
 	EncryptionKey keyring.Secret `name:"encryption-key" env:"ENCRYPTION_KEY" help:"Keys for stored credentials: id:base64, …; the first encrypts. Made once in development." placeholder:"KEYS" group:"config"`
 	JWTSecret     keyring.Secret `name:"jwt-secret" env:"JWT_SECRET" help:"Keys that sign access tokens, in the same form." placeholder:"KEYS" group:"config"`
@@ -37,8 +37,8 @@ type Config struct {
 	Port          int      `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
 	PrivateListen string   `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /health, /ask, /debug/pprof, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
 	PrivateHosts  []string `name:"private-hosts" env:"STOA_PRIVATE_HOSTS" help:"Names with a dot by which the private listener may be asked, such as stoa.internal; addresses and names without a dot always may." placeholder:"NAME" group:"config"`
-	BaseDomain    string   `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
-	BaseURL       string   `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
+	BaseDomain    string   `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>. Production needs it." placeholder:"NAME" group:"config"`
+	BaseURL       string   `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port> in development." placeholder:"URL" group:"config"`
 
 	HTTP
 	Stopping
@@ -82,6 +82,9 @@ type Config struct {
 	LogLevel  slog.Level `name:"log-level" env:"STOA_LOG_LEVEL" default:"info" help:"debug, info, warn or error." group:"config"`
 	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
 }
+
+// localDomain is the default of STOA_BASE_DOMAIN, for development.
+const localDomain = "localhost"
 
 // Development reports whether the platform runs for development.
 func (c *Config) Development() bool { return c.Env == "development" }
@@ -272,6 +275,17 @@ func (c *Config) PublicURL(port int) string {
 		return strings.TrimRight(c.BaseURL, "/")
 	}
 	return "http://localhost:" + strconv.Itoa(port)
+}
+
+// PlaintextBaseURL reports whether the public address has no TLS although it is not this
+// machine's own.
+func (c *Config) PlaintextBaseURL() bool {
+	u, err := url.Parse(c.BaseURL)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	address, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() != localDomain && !strings.HasSuffix(u.Hostname(), "."+localDomain) && (err != nil || !address.IsLoopback())
 }
 
 // Logger returns a logger that writes to w as configured.

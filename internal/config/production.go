@@ -50,6 +50,7 @@ func (c *Config) productionFaults() []Defect {
 	if sameKeys(c.EncryptionKey, c.JWTSecret) {
 		out = append(out, Defect{Name: "JWT_SECRET", text: "is the ENCRYPTION_KEY: who learns one has both", Remedy: generate})
 	}
+	out = append(out, c.productionPlaceFaults()...)
 	out = append(out, c.productionPaymentFaults()...)
 	out = append(out, c.productionSupabaseFaults()...)
 	if hosts := publicHosts(masterdb.Plaintext(c.MasterURL())); len(hosts) > 0 {
@@ -58,6 +59,25 @@ func (c *Config) productionFaults() []Defect {
 	}
 	if _, err := CheckPrivate(c.DataDir); err != nil {
 		out = append(out, Defect{Name: "STOA_DATA_DIR", text: err.Error(), Remedy: "chmod 700 " + c.DataDir})
+	}
+	return out
+}
+
+// productionPlaceFaults returns the places that are assumed in development: where the
+// master database is, and by which names the platform and its stores are reached.
+func (c *Config) productionPlaceFaults() []Defect {
+	var out []Defect
+	if c.MasterDBURL.IsZero() {
+		out = append(out, Defect{Name: "MASTER_DB_URL", text: "is required in production",
+			Remedy: "name the database: postgres://…, or sqlite:PATH for a platform of one process"})
+	}
+	if c.BaseDomain == localDomain {
+		out = append(out, Defect{Name: "STOA_BASE_DOMAIN", text: "is required in production: only this machine reaches stores at " + localDomain,
+			Remedy: "set the domain whose wildcard record leads here: stores are at <slug>.<it>"})
+	}
+	if c.BaseURL == "" {
+		out = append(out, Defect{Name: "STOA_BASE_URL", text: "is required in production: links in mails, sign-ins and webhooks name it",
+			Remedy: "set the address at which people open the platform, such as https://" + c.BaseDomain})
 	}
 	return out
 }

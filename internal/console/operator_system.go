@@ -11,10 +11,11 @@ import (
 
 // Check is the result of one check of the platform.
 type Check struct {
-	Name   string
-	OK     bool
-	Detail string
-	Remedy string // of a fault
+	Name    string
+	OK      bool
+	Warning bool // the platform works without it
+	Detail  string
+	Remedy  string // of a fault or a warning
 }
 
 // Doctor checks the platform, as the command doctor does. Examine fails with forbidden
@@ -63,7 +64,10 @@ func (c *Console) checkSystem(w http.ResponseWriter, r *Request) error {
 
 // checkState returns the result of a check in the console's vocabulary.
 func checkState(c Check) ui.State {
-	if c.OK {
+	switch {
+	case c.Warning:
+		return ui.State{Word: "Warning", Kind: ui.Warning, Icon: "alert"}
+	case c.OK:
 		return ui.State{Word: "In order", Kind: ui.Success, Icon: "check"}
 	}
 	return ui.State{Word: "Fault", Kind: ui.Danger, Icon: "alert"}

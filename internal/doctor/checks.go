@@ -73,7 +73,7 @@ func checkArchives(ctx context.Context, cfg *config.Config) (string, error) {
 		return "", err
 	}
 	if cfg.BackupStorage == "" {
-		return "in the data directory, with which they would be lost: STOA_BACKUP_STORAGE names another place", nil
+		return "in the data directory, with which they would be lost", nil
 	}
 	notes, err := storage.Check(ctx)
 	return strings.Join(append([]string{"can be written, read and deleted."}, notes...), " "), err

@@ -18,6 +18,9 @@ type Finding struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+	// Warning is set when the platform works, but something that people expect of it does
+	// not. OK is then true, and Remedy says what is missing.
+	Warning bool `json:"warning,omitempty"`
 
 	// These fields are set for findings about a store only.
 	Store    string `json:"store,omitempty"`
@@ -39,6 +42,11 @@ func (r *findings) add(check string, err error, detail, remedy string) bool {
 	return f.OK
 }
 
+// warn adds the result of a check of something that the platform works without.
+func (r *findings) warn(check, detail, remedy string) {
+	*r = append(*r, Finding{Check: check, OK: true, Warning: true, Detail: detail, Remedy: remedy})
+}
+
 // Examine runs every check whose preconditions hold. usable reports whether the
 // master database can be used. master is the database that the process has open; nil:
 // Examine opens it.
@@ -58,6 +66,9 @@ func (r *findings) examineConfiguration(cfg *config.Config, faults []config.Defe
 	}
 	if len(faults) == 0 {
 		r.add("configuration", nil, cfg.Env, "")
+	}
+	if cfg.PlaintextBaseURL() && !cfg.Development() {
+		r.warn("public address", cfg.BaseURL+" is not encrypted: passwords can be read on their way", "put TLS in front, and set STOA_BASE_URL to the https address")
 	}
 	var detail string
 	var err error
@@ -87,10 +98,7 @@ func (r *findings) examineServices(ctx context.Context, cfg *config.Config) {
 		detail, err = checkManaged(ctx, server)
 		r.add("managed server", err, detail, "correct STOA_MANAGED_DATABASE_URL, or that user's rights on the server")
 	}
-	if !cfg.Development() || !cfg.SMTPURL.IsZero() {
-		detail, err = checkMail(ctx, cfg)
-		r.add("mail", err, detail, "correct SMTP_URL, or see that its server runs and admits this machine")
-	}
+	r.examineMail(ctx, cfg)
 	if !cfg.RedisURL.IsZero() {
 		r.add("rate limits", cfg.CheckRedis(ctx), "shared through REDIS_URL", "see that the server runs and admits this machine; until then each process counts by itself")
 	}
@@ -99,7 +107,24 @@ func (r *findings) examineServices(ctx context.Context, cfg *config.Config) {
 	detail, err = CheckSupabase(ctx, cfg)
 	r.add("supabase", err, detail, "correct SUPABASE_OAUTH_CLIENT_ID and its secret, and see that this machine may reach api.supabase.com")
 	detail, err = checkArchives(ctx, cfg)
-	r.add("archives", err, detail, "correct STOA_BACKUP_STORAGE and its keys, and see that this machine may reach it")
+	if err == nil && cfg.BackupStorage == "" && !cfg.Development() {
+		r.warn("archives", detail, "set STOA_BACKUP_STORAGE to another place")
+	} else {
+		r.add("archives", err, detail, "correct STOA_BACKUP_STORAGE and its keys, and see that this machine may reach it")
+	}
+}
+
+// examineMail checks the mail server. Everything but mail works without one.
+func (r *findings) examineMail(ctx context.Context, cfg *config.Config) {
+	switch detail, err := checkMail(ctx, cfg); {
+	case cfg.SMTPURL.IsZero() && cfg.Development():
+	case cfg.SMTPURL.IsZero():
+		r.warn("mail", detail+": nobody can verify an address, reset a password or be invited", "set SMTP_URL")
+	case err != nil:
+		r.warn("mail", "mail cannot be sent: "+err.Error(), "correct SMTP_URL, or see that its server runs and admits this machine")
+	default:
+		r.add("mail", nil, detail, "")
+	}
 }
 
 // examineMaster checks the master database and its content, and reports whether it can
