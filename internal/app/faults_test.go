@@ -49,7 +49,7 @@ func TestFaults(t *testing.T) {
 	if long {
 		drain = 5 * time.Second
 	}
-	f := newFaultSuite(t, drain)
+	f := newFaultSuite(t, drain, "")
 	only := os.Getenv("STOA_TEST_FAULTS") // part of the names of the scenarios to run
 	var rows []string
 	for _, s := range scenarios {

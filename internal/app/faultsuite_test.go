@@ -33,7 +33,10 @@ type faultSuite struct {
 	standby  *ownPostgres
 	tenants  *ownPostgres // the database server of one store
 	replicas []*replica
-	proxy    string // HAProxy's URL, with the hostname of the platform
+	program  string                       // that replicas start; "" is this release
+	http     *http.Client                 // nil, or the client for another release
+	proxy    string                       // HAProxy's URL, with the hostname of the platform
+	quiet    struct{ store, host string } // a store that the load leaves alone
 	load     *faultLoad
 }
 
@@ -55,10 +58,12 @@ func haproxyPath(t *testing.T) string {
 	return ""
 }
 
-func newFaultSuite(t *testing.T, drainDelay time.Duration) *faultSuite {
+// newFaultSuite starts the platform. program is the release that its replicas run; "" is
+// this one.
+func newFaultSuite(t *testing.T, drainDelay time.Duration, program string) *faultSuite {
 	t.Helper()
-	program := haproxyPath(t)
-	f := &faultSuite{t: t, dir: filepath.Join(t.TempDir(), "data")}
+	haproxy := haproxyPath(t)
+	f := &faultSuite{t: t, program: program, dir: filepath.Join(t.TempDir(), "data")}
 	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +84,10 @@ func newFaultSuite(t *testing.T, drainDelay time.Duration) *faultSuite {
 		f.replicas = append(f.replicas, r)
 		r.start() // one after the other: the first creates the schema
 	}
-	f.startProxy(program)
+	if program != "" { // another release answers as its own document says
+		f.http = &http.Client{Transport: &http.Transport{}}
+	}
+	f.startProxy(haproxy)
 	f.load = newFaultLoad(f)
 	return f
 }
@@ -232,10 +240,7 @@ type replica struct {
 func (r *replica) start() {
 	t := r.f.t
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	var err error
 	if r.log == nil {
 		if r.log, err = os.CreateTemp(t.TempDir(), "replica-*.log"); err != nil {
 			t.Fatal(err)
@@ -243,7 +248,7 @@ func (r *replica) start() {
 		t.Cleanup(func() { r.end(t.Failed()) })
 	}
 	_, port, _ := net.SplitHostPort(r.address)
-	p := &process{cmd: exec.Command(self, "-test.run=^TestCommandProcess$"), url: "http://" + r.address}
+	p := &process{cmd: r.f.command(t), url: "http://" + r.address}
 	p.cmd.Env = append(os.Environ(), commandProcess+"=serve", "PORT="+port)
 	p.cmd.Env = append(p.cmd.Env, r.f.settings...)
 	p.cmd.Stderr = r.log
@@ -255,6 +260,19 @@ func (r *replica) start() {
 	}
 	r.process = p
 	eventually(t, "the replica is ready", func() bool { return status("http://localhost:"+port+"/readyz") == http.StatusOK })
+}
+
+// command returns the command that starts a server of the suite's release.
+func (f *faultSuite) command(t *testing.T) *exec.Cmd {
+	t.Helper()
+	if f.program != "" {
+		return exec.Command(f.program, "serve")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exec.Command(self, "-test.run=^TestCommandProcess$")
 }
 
 // end stops the process at the end of the suite.
@@ -315,7 +333,9 @@ func tail(text string, lines int) string {
 // may freeze.
 func (f *faultSuite) stores() (fronts []string, accounts [2]account) {
 	f.t.Helper()
-	owner, first := register(f.t, serverAt(f.proxy), "owner@example.com")
+	platform := serverAt(f.proxy)
+	platform.http = f.http
+	owner, first := register(f.t, platform, "owner@example.com")
 	f.exec(f.primary, `UPDATE users SET email_verified = true`)
 	ids := []string{first}
 	bodies := []object{
@@ -331,6 +351,9 @@ func (f *faultSuite) stores() (fronts []string, accounts [2]account) {
 		a := owner.call("POST", "/api/stores/"+id+"/connect-database", body).want(http.StatusOK)
 		fronts = append(fronts, a.list("hostnames")[0].(object)["hostname"].(string))
 	}
+	f.quiet.store = owner.call("POST", "/api/stores", object{"name": "Quiet"}).want(http.StatusCreated).text("id")
+	a := owner.call("POST", "/api/stores/"+f.quiet.store+"/connect-database", connectBody(f.t, credential.SQLite)).want(http.StatusOK)
+	f.quiet.host = a.list("hostnames")[0].(object)["hostname"].(string)
 	for i := range accounts {
 		accounts[i] = account{store: ids[i], key: owner.call("POST", "/api/stores/"+ids[i]+"/api-keys", object{
 			"name": "fault suite", "scopes": []string{"credits:read", "credits:spend"},
@@ -340,10 +363,16 @@ func (f *faultSuite) stores() (fronts []string, accounts [2]account) {
 	return fronts, accounts
 }
 
-// stoa runs a command in this process on the master.
+// stoa runs a command of the suite's release on the master.
 func (f *faultSuite) stoa(args ...string) {
 	f.t.Helper()
 	args = append(args, "--data-dir="+f.dir, "--master-db-url="+f.masterURL())
+	if f.program != "" {
+		if out, err := exec.Command(f.program, args...).CombinedOutput(); err != nil {
+			f.t.Errorf("the previous release's stoa %s: %v: %s", strings.Join(args[:2], " "), err, out)
+		}
+		return
+	}
 	if status, out, errOut := command(f.t, args...); status != 0 {
 		f.t.Errorf("stoa %s: status %d: %s%s", strings.Join(args[:2], " "), status, out, errOut)
 	}

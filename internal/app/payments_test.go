@@ -168,7 +168,7 @@ func TestStripeSettings(t *testing.T) {
 		"an unknown currency":  {func(c *config.Config) { c.Currency = "XXX" }, "STOA_CURRENCY must be"},
 		"no currency":          {func(c *config.Config) { c.Currency = "" }, "STOA_CURRENCY must be"},
 		"for nothing":          {func(c *config.Config) { c.CreditPrice = 0 }, "STOA_CREDIT_PRICE must be 1 to"},
-		"nobody to pay to":     {func(c *config.Config) {
+		"nobody to pay to": {func(c *config.Config) {
 			c.Env, c.BaseDomain, c.BaseURL = "production", "shops.example", "https://shops.example"
 		}, ""},
 	} {

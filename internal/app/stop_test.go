@@ -153,7 +153,7 @@ func ignoringJob(t *testing.T, cfg *config.Config) *server {
 		t.Fatal(err)
 	}
 	<-running
-	return &server{s}
+	return &server{Server: s}
 }
 
 func silentRedis(t *testing.T, cfg *config.Config) *server {

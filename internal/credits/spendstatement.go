@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -103,11 +104,21 @@ func (l *Ledger) spendPriced(ctx context.Context, priced []pricedBatch, now time
 	if len(priced) > 1 || len(priced[0].calls) > 1 {
 		query, args = spendMany, spendManyArgs(priced, now)
 	}
-	rows, err := l.db.Pool().Query(ctx, query, args...)
+	var balances map[stoa.StoreID]Balance
+	err := l.db.Retry(ctx, func() (err error) {
+		balances, err = readPaid(ctx, l.db.Pool(), query, args)
+		return err
+	})
+	return balances, err
+}
+
+// readPaid runs the statement of a batch and reads the accounts that it returns.
+func readPaid(ctx context.Context, db *pgxpool.Pool, query string, args []any) (map[stoa.StoreID]Balance, error) {
+	rows, err := db.Query(ctx, query, args...)
 	if err != nil {
-		return nil, l.db.MapError(ctx, err)
+		return nil, err
 	}
-	balances := make(map[stoa.StoreID]Balance, len(priced))
+	balances := map[stoa.StoreID]Balance{}
 	// Plain types are read faster. The driver looks up how to read any other type in each
 	// statement, and a single caller waits for that.
 	var id [16]byte
@@ -120,10 +131,7 @@ func (l *Ledger) spendPriced(ctx context.Context, priced []pricedBatch, now time
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, l.db.MapError(ctx, err)
-	}
-	return balances, nil
+	return balances, err
 }
 
 const paidColumns = `store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, version, updated_at`

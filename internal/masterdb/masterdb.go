@@ -201,15 +201,25 @@ func (db *DB) Writer() *sql.DB { return db.write }
 // deadlock or serialization failure it runs fn again: fn must not keep results of an
 // earlier attempt.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
-	const attempts = 3
+	return db.Retry(ctx, func() error { return db.tx(ctx, fn) })
+}
+
+// attempts is how often a transaction is tried that conflicts with others. Where every
+// transaction is serializable, several that touch one row fail until one is alone.
+const attempts = 10
+
+// Retry runs do, which sends a single statement or a whole transaction, and runs it again
+// while the server refuses it for a conflict with another transaction. Where the isolation
+// level is serializable, also a statement that only reads may be refused.
+func (db *DB) Retry(ctx context.Context, do func() error) error {
 	for attempt := 1; ; attempt++ {
-		err := db.tx(ctx, fn)
+		err := do()
 		if attempt == attempts || !isRetryable(err) {
 			return db.MapError(ctx, err)
 		}
 		// The pause lets the transaction that won the conflict finish first.
 		select {
-		case <-time.After(time.Duration(attempt) * (10*time.Millisecond + rand.N(20*time.Millisecond))): //nolint:gosec // not a secret
+		case <-time.After(time.Duration(attempt) * (5*time.Millisecond + rand.N(15*time.Millisecond))): //nolint:gosec // not a secret
 		case <-ctx.Done():
 			return db.MapError(ctx, err)
 		}
@@ -325,7 +335,7 @@ func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
 // Get implements Querier outside a transaction.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {
-		return db.MapError(ctx, pgGet(ctx, db.pool, dst, query, args))
+		return db.Retry(ctx, func() error { return pgGet(ctx, db.pool, dst, query, args) })
 	}
 	return db.MapError(ctx, liteGet(ctx, db.read, dst, query, args))
 }
@@ -333,7 +343,7 @@ func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error
 // Select implements Querier outside a transaction.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {
-		return db.MapError(ctx, pgxscan.Select(ctx, db.pool, dst, query, args...))
+		return db.Retry(ctx, func() error { return pgxscan.Select(ctx, db.pool, dst, query, args...) })
 	}
 	return db.MapError(ctx, liteSelect(ctx, db.read, dst, query, args))
 }

@@ -124,8 +124,8 @@ func TestTxRunsAgainAfterADeadlock(t *testing.T) {
 				attempts++
 				return &pgconn.PgError{Code: "40001"}
 			})
-			if attempts != 3 || err == nil {
-				t.Errorf("a conflict that stays was tried %d times and gave %v, want 3 and the error", attempts, err)
+			if attempts != 10 || err == nil {
+				t.Errorf("a conflict that stays was tried %d times and gave %v, want 10 and the error", attempts, err)
 			}
 			return
 		}

@@ -1,9 +1,11 @@
 package masterdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,10 +26,12 @@ const planning = `SET plan_cache_mode = force_generic_plan; SET enable_seqscan =
 // pinned sets every setting that a role, a database or the server may change and that
 // affects what is stored or read, or how long a statement may take. Settings that only
 // newer servers know are set only if the server knows them.
+//
+// The isolation level is set apart: see isolation.
 var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on;
 	SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET array_nulls = on; SET backslash_quote = safe_encoding;
 	SET quote_all_identifiers = off; SET transform_null_equals = off; SET xmlbinary = 'base64'; SET xmloption = 'content';
-	SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
+	SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
 	SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = on;
 	SET synchronous_commit = on; SET default_tablespace = ''; SET default_table_access_method = heap; SET check_function_bodies = on;
 	SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; SET client_min_messages = notice;
@@ -40,6 +44,21 @@ var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET Time
 			(SELECT string_agg(quote_ident(name), ', ' ORDER BY place) AS path FROM unnest(current_schemas(false)) WITH ORDINALITY p (name, place)
 				WHERE name NOT LIKE 'pg!_%' ESCAPE '!') rest
 		WHERE coalesce(here.nspname, other.nspname) IS NOT NULL`
+
+// isolationSetting is the one setting of a session that the URL may give.
+const isolationSetting = "default_transaction_isolation"
+
+// isolation takes the isolation level from the parameters of a URL and returns the
+// statement that sets it. Every transaction is correct at read committed, the default,
+// and at every stricter level: databases that are distributed may know only the strictest.
+func isolation(parameters map[string]string) (statement string, err error) {
+	level := cmp.Or(parameters[isolationSetting], "read committed")
+	delete(parameters, isolationSetting) // poolers refuse it as a startup parameter
+	if !slices.Contains([]string{"read committed", "repeatable read", "serializable"}, level) {
+		return "", fmt.Errorf("%s must be read committed, repeatable read or serializable", isolationSetting)
+	}
+	return `SET ` + isolationSetting + ` = '` + level + `'`, nil
+}
 
 // holdsMaster is an SQL condition: Migrate has run in the schema n.
 const holdsMaster = `EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class s ON s.relnamespace = c.relnamespace AND s.relname = 'store_databases'
@@ -71,6 +90,10 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("master database URL: %w", err) // pgx omits the password from the error
 	}
+	isolate, err := isolation(cfg.ConnConfig.RuntimeParams)
+	if err != nil {
+		return nil, fmt.Errorf("master database URL: %w", err)
+	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	b := newBreaker(cfg.ConnConfig)
@@ -80,7 +103,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // fails before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// The settings are set in the session: poolers refuse them as startup parameters.
-		session, err := sessionID(ctx, c, planning+"; "+pinned+"; "+ownSession)
+		session, err := sessionID(ctx, c, planning+"; "+isolate+"; "+pinned+"; "+ownSession)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,10 @@ import (
 // may create databases. `make test` sets it.
 const PostgresEnv = "STOA_TEST_POSTGRES_URL"
 
+// ParametersEnv is the environment variable with parameters for the URL of every master
+// database, such as default_transaction_isolation=serializable.
+const ParametersEnv = "STOA_TEST_MASTER_PARAMETERS"
+
 // Engines returns the engines that tests can run on: SQLite always, PostgreSQL when
 // PostgresEnv is set. It panics if STOA_TEST_REQUIRE_SERVERS is set, as by `make test`, and
 // PostgresEnv is not.
@@ -149,6 +153,9 @@ func databaseURL(name string) string {
 		panic(fmt.Sprintf("%s: %v", PostgresEnv, err))
 	}
 	u.Path = "/" + name
+	if more := os.Getenv(ParametersEnv); more != "" {
+		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+more, "&")
+	}
 	return u.String()
 }
 
