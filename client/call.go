@@ -117,7 +117,7 @@ func (c *Client) prepare(r request, receive bool, options []CallOption) (outgoin
 		return outgoing{}, err
 	}
 	o := outgoing{method: r.method, url: address, stream: r.stream, refresh: r.refresh, receive: receive,
-		header: http.Header{"Accept": {"application/json"}, "User-Agent": {"stoa-go"}}}
+		header: http.Header{"Accept": {"application/json"}, "User-Agent": {"stoa-go"}, "Stoa-Version": {Version}}}
 	switch {
 	case receive:
 		o.header.Set("Accept", "*/*")

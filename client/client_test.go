@@ -201,7 +201,7 @@ func TestCallOptions(t *testing.T) {
 	c := s.client(t)
 	var header http.Header
 	_, err := c.Stores.Update(t.Context(), "x", client.ProfilePatch{Settings: map[string]any{}}, client.IfMatch(`"1"`), client.SaveHeader(&header))
-	if err != nil || header.Get("ETag") != `"2"` || s.requests[0].Header.Get("If-Match") != `"1"` || s.bodies[0] != `{"settings":{}}` {
+	if err != nil || header.Get("ETag") != `"2"` || s.requests[0].Header.Get("Stoa-Version") != client.Version || client.Version == "" || s.requests[0].Header.Get("If-Match") != `"1"` || s.bodies[0] != `{"settings":{}}` {
 		t.Errorf("%v, %v, %v, %s", err, header, s.requests[0].Header, s.bodies[0])
 	}
 	_, err = c.Holds.Capture(t.Context(), "h", nil, client.WithIdempotencyKey("k"), client.InStore("s"))

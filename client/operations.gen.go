@@ -9,6 +9,9 @@ import (
 	"net/http"
 )
 
+// Version is the version of the API that this package was made for. Every request names it.
+const Version = "2026-11-28"
+
 // services has the operations, by the resource that they are about.
 type services struct {
 	APIKeys                   APIKeysService

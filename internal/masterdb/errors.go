@@ -50,7 +50,7 @@ func IsRefused(err error) bool {
 // isRetryable reports whether the transaction may succeed if run again: it conflicted with
 // another one, or it reached a server that is read-only since a failover.
 func isRetryable(err error) bool {
-	return hasCode(err, "40001") || hasCode(err, "40P01") || hasCode(err, readOnly)
+	return errors.Is(err, errUnseen) || hasCode(err, "40001") || hasCode(err, "40P01") || hasCode(err, readOnly)
 }
 
 // retryAfter is the Retry-After of platform_unavailable.

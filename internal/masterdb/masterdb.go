@@ -43,6 +43,7 @@ type DB struct {
 	path        string        // SQLite
 	breaker     *breaker      // PostgreSQL
 	stopBreaker func()
+	strict      bool         // the isolation level is stricter than read committed
 	full        atomic.Int64 // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
 
 	clock clock
@@ -83,6 +84,8 @@ type Tx struct {
 	messages []message // for the subscribers, once the transaction has committed
 	here     []message // for the subscribers in this process
 	after    []func()
+
+	duplicate bool // a statement has met a row with its unique value
 }
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the server
@@ -201,8 +204,23 @@ func (db *DB) Writer() *sql.DB { return db.write }
 // deadlock or serialization failure it runs fn again: fn must not keep results of an
 // earlier attempt.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return db.Retry(ctx, func() error { return db.tx(ctx, fn) })
+	again := db.strict
+	return db.Retry(ctx, func() error {
+		tx := db.newTx()
+		err := db.committed(tx, db.commit(ctx, db.write, tx, fn))
+		if err != nil && tx.duplicate && again {
+			again = false
+			return fmt.Errorf("%w: %w", errUnseen, err)
+		}
+		return err
+	})
 }
+
+// errUnseen means that a transaction failed on a unique value, which may be in a row that
+// it could not see. At a level stricter than read committed a transaction sees the database
+// as it was when it began, also after it has waited for a lock. Run again, it sees the row
+// and decides by it.
+var errUnseen = errors.New("a row with this unique value was added meanwhile")
 
 // attempts is how often a transaction is tried that conflicts with others. Where every
 // transaction is serializable, several that touch one row fail until one is alone.
@@ -258,11 +276,6 @@ type liteBeginner interface {
 }
 
 func (db *DB) newTx() *Tx { return &Tx{Now: db.Now()} }
-
-func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
-	tx := db.newTx()
-	return db.committed(tx, db.commit(ctx, db.write, tx, fn))
-}
 
 // committed notifies the subscribers if err is nil, which means that the transaction has
 // committed.
@@ -351,7 +364,7 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 // Get implements Querier.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
 	if tx.pg != nil {
-		return pgGet(ctx, tx.pg, dst, query, args)
+		return tx.look(pgGet(ctx, tx.pg, dst, query, args))
 	}
 	return liteGet(ctx, tx.lite, dst, query, args)
 }
@@ -359,7 +372,7 @@ func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error
 // Select implements Querier.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
 	if tx.pg != nil {
-		return pgxscan.Select(ctx, tx.pg, dst, query, args...)
+		return tx.look(pgxscan.Select(ctx, tx.pg, dst, query, args...))
 	}
 	return liteSelect(ctx, tx.lite, dst, query, args)
 }
@@ -368,13 +381,19 @@ func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) er
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
 	if tx.pg != nil {
 		tag, err := tx.pg.Exec(ctx, query, args...)
-		return tag.RowsAffected(), err
+		return tag.RowsAffected(), tx.look(err)
 	}
 	res, err := tx.lite.ExecContext(ctx, query, args...)
 	if err != nil {
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+// look keeps in mind that a statement has met a duplicate, and returns err.
+func (tx *Tx) look(err error) error {
+	tx.duplicate = tx.duplicate || err != nil && IsUnique(err)
+	return err
 }
 
 // ForUpdate returns the clause that locks the rows of a SELECT until the end of the

@@ -48,16 +48,18 @@ var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET Time
 // isolationSetting is the one setting of a session that the URL may give.
 const isolationSetting = "default_transaction_isolation"
 
-// isolation takes the isolation level from the parameters of a URL and returns the
-// statement that sets it. Every transaction is correct at read committed, the default,
-// and at every stricter level: databases that are distributed may know only the strictest.
-func isolation(parameters map[string]string) (statement string, err error) {
-	level := cmp.Or(parameters[isolationSetting], "read committed")
+const readCommitted = "read committed"
+
+// isolation takes the isolation level from the parameters of a URL. Every transaction is
+// correct at read committed, the default, and at every stricter level: databases that are
+// distributed may know only the strictest.
+func isolation(parameters map[string]string) (level string, err error) {
+	level = cmp.Or(parameters[isolationSetting], readCommitted)
 	delete(parameters, isolationSetting) // poolers refuse it as a startup parameter
-	if !slices.Contains([]string{"read committed", "repeatable read", "serializable"}, level) {
+	if !slices.Contains([]string{readCommitted, "repeatable read", "serializable"}, level) {
 		return "", fmt.Errorf("%s must be read committed, repeatable read or serializable", isolationSetting)
 	}
-	return `SET ` + isolationSetting + ` = '` + level + `'`, nil
+	return level, nil
 }
 
 // holdsMaster is an SQL condition: Migrate has run in the schema n.
@@ -90,7 +92,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("master database URL: %w", err) // pgx omits the password from the error
 	}
-	isolate, err := isolation(cfg.ConnConfig.RuntimeParams)
+	level, err := isolation(cfg.ConnConfig.RuntimeParams)
 	if err != nil {
 		return nil, fmt.Errorf("master database URL: %w", err)
 	}
@@ -103,7 +105,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // fails before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// The settings are set in the session: poolers refuse them as startup parameters.
-		session, err := sessionID(ctx, c, planning+"; "+isolate+"; "+pinned+"; "+ownSession)
+		session, err := sessionID(ctx, c, planning+"; SET "+isolationSetting+" = '"+level+"'; "+pinned+"; "+ownSession)
 		if err != nil {
 			return err
 		}
@@ -135,7 +137,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	b.callbacks = append(b.callbacks, func(error) { go pool.Reset() }) // the breaker has aborted its connections
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	go b.run(running)
-	return &DB{Engine: Postgres, pool: pool, breaker: b, stopBreaker: stop}, nil
+	return &DB{Engine: Postgres, pool: pool, breaker: b, stopBreaker: stop, strict: level != readCommitted}, nil
 }
 
 // refuseSettings returns an error that names a setting which a session cannot change and

@@ -13,7 +13,7 @@ import (
 const testDocument = `{
  "paths": {
   "/api/things": {
-   "get": {"operationId": "things.list", "summary": "The things", "parameters": [{"name": "storeId", "in": "query"}, {"name": "cursor", "in": "query"}, {"name": "X-Store-Id", "in": "header"}],
+   "get": {"operationId": "things.list", "summary": "The things", "parameters": [{"name": "storeId", "in": "query"}, {"name": "cursor", "in": "query"}, {"name": "X-Store-Id", "in": "header"}, {"name": "Stoa-Version", "in": "header", "schema": {"enum": ["2026-01-01", "2026-02-01"]}}],
     "responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ThingPage"}}, "text/csv": {}}}}},
    "post": {"operationId": "things.create", "description": "First line\nSecond line", "parameters": [{"name": "Idempotency-Key", "in": "header"}],
     "requestBody": {"required": true, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ThingRequest"}}}},
@@ -56,6 +56,7 @@ func TestOperations(t *testing.T) {
 		"func (s ThingsService) List(ctx context.Context, params *ThingsListParams, options ...CallOption) (*ThingPage, error) {",
 		"func (s ThingsService) All(ctx context.Context, params *ThingsListParams, options ...CallOption) iter.Seq2[Thing, error] {",
 		"func (s ThingsService) Create(ctx context.Context, body ThingRequest, options ...CallOption) (*Thing, *Run, error) {",
+		`const Version = "2026-02-01"`,
 		`request{method: "POST", path: "/api/things", keyed: true, body: body}`,
 		"// First line\n// Second line\n",
 		"func (s ThingsService) Update(ctx context.Context, id string, thingId string, body *ThingRequest, options ...CallOption) error {",

@@ -14,12 +14,16 @@ const notForClients = ['stripe.webhook'];
 
 delete document.servers; // each client has the address of its platform
 const keyed = [];
+let version = '';
 for (const [path, item] of Object.entries(document.paths)) {
   for (const [method, operation] of Object.entries(item)) {
     if (!operation.operationId) continue;
     if (operation.deprecated || notForClients.includes(operation.operationId)) {
       delete item[method];
       continue;
+    }
+    for (const date of operation.parameters?.find((p) => p.in === 'header' && p.name === 'Stoa-Version')?.schema.enum ?? []) {
+      if (date > version) version = date;
     }
     if (operation.parameters?.some((p) => p.in === 'header' && p.name === 'Idempotency-Key')) {
       keyed.push(`${method.toUpperCase()} ${path}`);
@@ -51,5 +55,8 @@ writeFileSync(
 /** The calls that take an idempotency key. */
 export const keyed: ReadonlySet<string> = new Set([
 ${keyed.map((call) => `  '${call}',\n`).join('')}]);
+
+/** The version of the API that this package was made for. Every request names it. */
+export const version = '${version}';
 `,
 );

@@ -2,7 +2,7 @@ import { events } from './events.js';
 import { createClient, createConfig } from './generated/client/index.js';
 import { Operations } from './generated/sdk.gen.js';
 import type { Tokens } from './generated/types.gen.js';
-import { keyed } from './keyed.gen.js';
+import { keyed, version } from './keyed.gen.js';
 import { ApiKey, Session, type SessionTokens } from './session.js';
 import { type Authorizer, type Fetch, send } from './transport.js';
 
@@ -46,7 +46,7 @@ function newClient(options: StoaOptions) {
   const retries = options.retries ?? 3;
   const transport = { fetch, retries, timeout: options.timeout ?? 120_000, auth: authorizer(options, baseUrl, fetch) };
   const client = createClient(
-    createConfig({ baseUrl, fetch: (input: RequestInfo | URL) => send(input as Request, transport), headers: { Accept: 'application/json' } }),
+    createConfig({ baseUrl, fetch: (input: RequestInfo | URL) => send(input as Request, transport), headers: { Accept: 'application/json', 'Stoa-Version': version } }),
   );
   client.setConfig({ throwOnError: true });
   client.interceptors.request.use((request, call) => {
@@ -63,7 +63,7 @@ function newClient(options: StoaOptions) {
     const signal = call.signal ?? new AbortController().signal;
     const { url, path, query } = call;
     const connect = (lastEventId: string | undefined) => {
-      const request = new Request(client.buildUrl({ url, path, query }), { headers: { Accept: 'text/event-stream' }, signal });
+      const request = new Request(client.buildUrl({ url, path, query }), { headers: { Accept: 'text/event-stream', 'Stoa-Version': version }, signal });
       if (lastEventId !== undefined) request.headers.set('Last-Event-ID', lastEventId);
       return send(request, transport);
     };

@@ -45,3 +45,6 @@ export const keyed: ReadonlySet<string> = new Set([
   'POST /api/stores/{id}/webhooks/{webhookId}/rotate-secret',
   'POST /api/stores/{id}/webhooks/{webhookId}/test',
 ]);
+
+/** The version of the API that this package was made for. Every request names it. */
+export const version = '2026-11-28';

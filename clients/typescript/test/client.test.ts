@@ -273,3 +273,9 @@ test('an attempt without an answer ends', async () => {
   await list(stoa);
   assert.equal(requests.length, 2);
 });
+
+test('requests name the version that the client was made for', async () => {
+  const { stoa, requests } = platform([listed]);
+  await list(stoa);
+  assert.match(requests[0]!.headers.get('Stoa-Version') ?? '', /^\d{4}-\d{2}-\d{2}$/);
+});
