@@ -24,7 +24,7 @@ stripe-dev: ## run a stand-in for Stripe, to try payments with
 
 .PHONY: build
 build: ## build bin/stoa
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/stoahq/stoa.Version=$(VERSION)" -o bin/stoa ./cmd/stoa
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/stoahq/stoa.linkedVersion=$(VERSION)" -o bin/stoa ./cmd/stoa
 
 # The variable turns a test that finds no server from a skip into a failure.
 .PHONY: test
