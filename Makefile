@@ -49,7 +49,7 @@ release-tools:
 
 .PHONY: release
 release: release-tools ## make the archives, deb, rpm, checksums and SBOMs of this commit in bin/dist
-	PATH="$(CURDIR)/bin/tools:$$PATH" goreleaser release --snapshot --clean --parallelism 2
+	scripts/release
 
 .PHONY: release-check
 release-check: release-tools ## check that two builds of a release are equal (TARGETS="linux_arm64", COLD=1)
