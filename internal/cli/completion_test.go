@@ -78,7 +78,7 @@ func TestCompletionInBash(t *testing.T) {
 	}
 	bin := t.TempDir()
 	stoa := fmt.Sprintf("#!/bin/sh\nSTOA_TEST_AS_COMMAND=1 exec '%s' -test.run='^TestAsCommand$' -- \"$@\"\n", self)
-	if err := os.WriteFile(filepath.Join(bin, "stoa"), []byte(stoa), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(filepath.Join(bin, "stoa"), []byte(stoa), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), bash, "-c", script+`
@@ -115,7 +115,7 @@ func TestManualPages(t *testing.T) {
 	}
 	macros := []string{".TH", ".SH", ".B", ".PP", ".TP", ".nf", ".fi"}
 	for _, path := range pages {
-		text, err := os.ReadFile(path) //nolint:gosec // it was just written
+		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -101,7 +101,7 @@ func (cmd healthCmd) ask(ctx context.Context, url string) healthRecord {
 		r.Detail = "no answer (" + err.Error() + "): is 'stoa serve' running with the same settings?"
 		return r
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was only read
+	defer resp.Body.Close()
 	r.HTTPStatus, r.OK = resp.StatusCode, resp.StatusCode == http.StatusOK
 	if r.OK {
 		return r
