@@ -220,5 +220,9 @@ var auditedCommands = map[string]auditRule{
 	"users quota":           writes(audit.QuotasSet),
 	"demo":                  writesNone("each thing that it makes has the entry of whoever makes one"),
 	"version":               writesNone(reads),
+	"health":                writesNone(reads),
+	"help":                  writesNone(reads),
+	"completion":            writesNone(reads),
+	"man":                   writesNone("it writes files and opens no database"),
 	"openapi":               writesNone(reads),
 }

@@ -43,8 +43,8 @@ func (cmd backupCmd) Validate() error {
 
 // Help is shown by 'stoa backup --help'.
 func (backupCmd) Help() string {
-	return "stoa backup my-first-store archives a store as it is now, as its schedule does. It may be in use meanwhile.\n\n" +
-		"stoa backup --master writes the whole master database as it is now into an encrypted archive, while servers use it. The archive is named master/TIME-ID.stoa " +
+	return "With a STORE it archives the store as it is now, as its schedule does. It may be in use meanwhile.\n\n" +
+		"With --master it writes the whole master database as it is now into an encrypted archive, while servers use it. The archive is named master/TIME-ID.stoa " +
 		"in the storage that STOA_BACKUP_STORAGE names.\n\n" +
 		"The archive is encrypted for the public keys in STOA_BACKUP_RECIPIENTS, and only their identities open it: the master is needed when everything " +
 		"else is lost, ENCRYPTION_KEY included. 'stoa keys generate --identity' makes such a pair. Keep the identity apart from the archives, and " +

@@ -205,6 +205,7 @@ type backupsDeleteCmd struct {
 	Store  string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
 	Backup string `arg:"" help:"The archive's id." placeholder:"ID"`
 	Yes    bool   `help:"Do not ask."`
+	JSON   bool   `help:"Print JSON."`
 }
 
 func (cmd backupsDeleteCmd) Run(e *Env) error {
@@ -224,6 +225,9 @@ func (cmd backupsDeleteCmd) Run(e *Env) error {
 		if err := a.Backups.FinishDelete(ctx, id); err != nil { // without a server, nobody else would
 			return err
 		}
+		if cmd.JSON {
+			return json.NewEncoder(e.Stdout).Encode(map[string]any{"id": id, "storeId": s.ID, "deleted": true})
+		}
 		Printf(e.Stdout, "The archive %s of %s is deleted.\n", id, s.Slug)
 		return nil
 	})
@@ -235,12 +239,12 @@ type backupsDownloadCmd struct {
 	Output     string `required:"" help:"The file; there may be none of this name." placeholder:"FILE"`
 	Recipient  string `help:"A public key (age1…) to encrypt the file for. Unless told, STOA_ARCHIVE_PASSPHRASE is the passphrase." placeholder:"KEY"`
 	Passphrase string `env:"STOA_ARCHIVE_PASSPHRASE" hidden:""`
+	JSON       bool   `help:"Print JSON."`
 }
 
 // Help is shown by 'stoa backups download --help'.
 func (backupsDownloadCmd) Help() string {
-	return "age-keygen -o key.txt; stoa backups download my-first-store ID --output store.stoa --recipient age1…\n\n" +
-		"'age --decrypt' and 'zstd' read such a file, and 'stoa backups upload' of any installation. docs/archive-format.md describes it."
+	return "'age-keygen -o key.txt' makes a key. 'age --decrypt' and 'zstd' read such a file, and 'stoa backups upload' of any installation. docs/archive-format.md describes it."
 }
 
 // Validate is called by kong after it has read the flags.
@@ -272,6 +276,9 @@ func (cmd backupsDownloadCmd) Run(e *Env) error {
 		err = errors.Join(d.WriteTo(ctx, file), file.Sync(), file.Close())
 		if err != nil {
 			return errors.Join(err, os.Remove(cmd.Output))
+		}
+		if cmd.JSON {
+			return json.NewEncoder(e.Stdout).Encode(map[string]any{"id": id, "storeId": s.ID, "file": cmd.Output})
 		}
 		Printf(e.Stdout, "%s: the archive %s of %s\n", cmd.Output, id, s.Slug)
 		return nil

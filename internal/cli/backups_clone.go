@@ -22,14 +22,10 @@ type backupsCloneCmd struct {
 
 // Help is shown by 'stoa backups clone --help'.
 func (backupsCloneCmd) Help() string {
-	return `Examples:
-  stoa backups list bakery
-  stoa backups clone bakery ID --name "Bakery, second branch" --slug bakery-two
-  stoa backups clone bakery ID --name "Bakery, to try things in" --without customers
-
-The new store belongs to the owner of the archive's store and gets a managed database. It has none of the other's credits, keys, hostnames and members. The archive stays as it is, and so does its store. Quotas do not stop it.
-
-An archive of another installation can be cloned as well: first add it by 'stoa backups upload'. After an interruption the same command goes on where it was; a server that runs goes on by itself. It may run beside 'stoa serve'.`
+	return "The new store belongs to the owner of the archive's store and gets a managed database. It has none of the other's credits, keys, hostnames and members. " +
+		"The archive stays as it is, and so does its store. Quotas do not stop it.\n\n" +
+		"An archive of another installation can be cloned as well: first add it by 'stoa backups upload'. After an interruption the same command goes on where it was; " +
+		"a server that runs goes on by itself. It may run beside 'stoa serve'."
 }
 
 // cloneRecord is a clone in the output. Its field names are those of the API.

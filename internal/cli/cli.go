@@ -5,6 +5,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // Commands are the commands of stoa, with their flags.
 type Commands struct {
 	config.Config
+	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 
 	Serve    serveCmd    `cmd:"" help:"Run the platform: API, pages and background jobs."`
 	Migrate  migrateCmd  `cmd:"" help:"Migrate the master database to this version's schema."`
@@ -37,6 +39,11 @@ type Commands struct {
 	Demo     demoCmd     `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
 	OpenAPI  openapiCmd  `cmd:"" name:"openapi" help:"Print the OpenAPI document of the API."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
+
+	Health     healthCmd     `cmd:"" help:"Ask the server on this machine whether it can serve."`
+	Completion completionCmd `cmd:"" help:"Print the script that completes commands in a shell."`
+	Man        manCmd        `cmd:"" help:"Write the manual pages."`
+	Help       helpCmd       `cmd:"" help:"Show the help of a command, the settings, or the exit codes."`
 }
 
 // Env is the environment of a command.
@@ -49,6 +56,7 @@ type Env struct {
 	Stderr io.Writer
 	// terminal shows a progress line that is redrawn; nil unless stderr is a terminal.
 	terminal *os.File
+	parser   *kong.Kong
 }
 
 // Run runs a command. It returns the exit status: 0 for success, 1 for a failure, 2 for a
@@ -59,47 +67,61 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out := &SafeWriter{W: stdout}
 	stdout, stderr = out, &SafeWriter{W: stderr}
 	status := -1
-	parser, err := kong.New(&c,
-		kong.Name("stoa"),
-		kong.Description("Many online stores on one platform, each with a database of its own.\n\n"+
-			"Every option can also be given as an environment variable or in stoa.yaml. 'stoa serve' needs none of them."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { status = code }),
-		kong.Vars{"version": stoa.Build()},
-		kong.Configuration(config.LoadYAML, "stoa.yaml"),
-	)
+	parser, err := NewParser(&c, stdout, stderr, func(code int) { status = code })
 	if err != nil {
 		printError(stderr, err)
 		return 2
 	}
+	if len(args) > 0 && args[0] == completeWord { // before any setting is read: a fault there must not end completion
+		printCandidates(stdout, parser.Model, args[1:])
+		return 0
+	}
 	kctx, err := parser.Parse(args)
-	if status >= 0 { // --help
+	if status >= 0 { // --help, --version
 		return status
 	}
 	if err != nil {
-		printError(stderr, err)
-		Printf(stderr, "Run 'stoa --help' for the commands and options.\n")
-		return 2
+		return usageError(stderr, err)
 	}
-	e := &Env{Ctx: ctx, by: authz.CommandLine(commandName(kctx.Command())), Cfg: &c.Config, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, terminal: terminal}
-	if err := kctx.Run(e); err != nil || out.failure() != nil {
-		printError(stderr, cmp.Or(err, out.failure()))
+	e := &Env{Ctx: ctx, by: authz.CommandLine(commandName(kctx.Command())), Cfg: &c.Config, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, terminal: terminal, parser: parser}
+	err = cmp.Or(kctx.Run(e), out.failure())
+	switch {
+	case errors.Is(err, errUsage):
+		return usageError(stderr, err)
+	case err != nil:
+		printError(stderr, err)
 		return 1
 	}
 	return 0
+}
+
+func usageError(stderr io.Writer, err error) int {
+	printError(stderr, err)
+	Printf(stderr, "Run 'stoa --help' for the commands, and 'stoa COMMAND --help' for their options.\n")
+	return 2
+}
+
+// NewParser returns the parser of the command line into c. It calls exit once it has
+// printed help or the version.
+func NewParser(c *Commands, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+	parser, err := kong.New(c,
+		kong.Name("stoa"),
+		kong.Description("Many online stores on one platform, each with a database of its own."),
+		kong.Help(printHelp),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(exit),
+		kong.Vars{"version": "stoa " + stoa.Build()},
+		kong.Configuration(config.LoadYAML, "stoa.yaml"),
+	)
+	if err == nil {
+		describe(parser.Model)
+	}
+	return parser, err
 }
 
 // commandName returns a command without its arguments, such as "stores suspend".
 func commandName(command string) string {
 	name, _, _ := strings.Cut(command, " <")
 	return name
-}
-
-type versionCmd struct{}
-
-func (versionCmd) Run(e *Env) error {
-	Printf(e.Stdout, "stoa %s\n", stoa.Build())
-	return nil
 }

@@ -38,7 +38,6 @@ type creditsGrantCmd struct {
 func (creditsGrantCmd) Help() string {
 	return "Adds credits to the store's account and a row, with the reason, to its ledger. What the store owes is repaid from them first. " +
 		"It may run beside 'stoa serve'.\n\n" +
-		"  stoa credits grant my-first-store 50 --reason \"Sorry for Tuesday\" --bonus --expires 30d\n\n" +
 		"The key is printed before anything happens. If the command ends without an answer, run it again with that --key: " +
 		"the credits are granted once. A script should choose a key of its own, such as the number of the case."
 }

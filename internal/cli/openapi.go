@@ -10,8 +10,7 @@ type openapiCmd struct{}
 
 // Help is shown by 'stoa openapi --help'.
 func (openapiCmd) Help() string {
-	return "The document that a server with these settings has at /api/openapi.json, for generators of clients and linters. No server need run.\n\n" +
-		"Example: stoa openapi > openapi.json"
+	return "The document that a server with these settings has at /api/openapi.json, for generators of clients and linters. No server need run."
 }
 
 func (openapiCmd) Run(e *Env) error {

@@ -49,7 +49,7 @@ type pricesSetCmd struct {
 
 // Help is shown by 'stoa prices set --help'.
 func (pricesSetCmd) Help() string {
-	return "Adds a price to the list: stoa prices set product_import 0.12 --from 2027-01-01T00:00:00Z. Prices in force, and those of before, stay " +
+	return "Adds a price to the list. Prices in force, and those of before, stay " +
 		"as they are, since they explain what was spent, and a price cannot begin in the past. A service that is not on the list yet " +
 		"needs --unit and --description. Running servers use the price from its time on; nothing is restarted."
 }

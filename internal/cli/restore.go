@@ -50,11 +50,11 @@ func (cmd restoreCmd) Validate() error {
 
 // Help is shown by 'stoa restore --help'.
 func (restoreCmd) Help() string {
-	return "stoa restore my-first-store replaces the store's rows with those of its newest archive. The archive is read whole first; the store is closed for the time " +
+	return "With a STORE it replaces the store's rows with those of its newest archive. The archive is read whole first; the store is closed for the time " +
 		"of the restore; its present rows are archived before. If its database is lost and managed, it is created anew. It may run beside 'stoa serve'.\n\n" +
-		"stoa restore --lost does so for every store whose database is there no more or empty, after the master database was restored. Archives that only the storage " +
+		"With --lost it does so for every store whose database is there no more or empty, after the master database was restored. Archives that only the storage " +
 		"knows are found. It restores no store whose database has the store, and none whose database does not answer.\n\n" +
-		"stoa restore --master creates the master database that is configured here from a backup by 'stoa backup --master'. It must be empty: there may be no file yet, or nothing in " +
+		"With --master it creates the master database that is configured here from a backup by 'stoa backup --master'. It must be empty: there may be no file yet, or nothing in " +
 		"the database on PostgreSQL. The engine must be that of the backup; the release that of the backup or a newer one.\n\n" +
 		"All rows are compared with the checksums of the backup. Until everything is there no server starts; when the command was interrupted, run it again. " +
 		"All sessions end: everybody signs in again. What was written after the backup is lost; what was revoked after it, such as API keys, has to be revoked again."

@@ -49,7 +49,7 @@ type storesShowCmd struct {
 
 // Help is shown by 'stoa stores show --help'.
 func (storesShowCmd) Help() string {
-	return "STORE is the store's id, its slug or one of its hostnames: stoa stores show my-first-store. " +
+	return "STORE is the store's id, its slug or one of its hostnames. " +
 		"Shows what the master database knows of it, never a secret. The exit status is 1 when there is no such store."
 }
 

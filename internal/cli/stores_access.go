@@ -25,7 +25,7 @@ type storesDSNCmd struct {
 
 // Help is shown by 'stoa stores dsn --help'.
 func (storesDSNCmd) Help() string {
-	return "Prints nothing but the URL, with its password: psql \"$(stoa stores dsn my-first-store --access read)\". " +
+	return "Prints nothing but the URL, with its password. " +
 		"The role that may only read is made when it is first asked for. That you read it is in the store's audit log. " +
 		"An embedded database has no connection string, and one of the owner's own is its provider's."
 }
@@ -74,6 +74,7 @@ type storesResetPasswordCmd struct {
 	Store  string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
 	Access string `help:"The store's own role, or the one that may only read: ${enum}." enum:"full,read" default:"full"`
 	Yes    bool   `help:"Do not ask."`
+	JSON   bool   `help:"Print JSON."`
 }
 
 // Help is shown by 'stoa stores reset-password --help'.
@@ -93,6 +94,9 @@ func (cmd storesResetPasswordCmd) Run(e *Env) error {
 		defer cancel()
 		if err := a.Provisioning.ResetPasswordByOperator(resetting, e.by, s.ID, credential.Access(cmd.Access)); err != nil {
 			return err
+		}
+		if cmd.JSON {
+			return json.NewEncoder(e.Stdout).Encode(map[string]any{"storeId": s.ID, "slug": s.Slug, "access": cmd.Access})
 		}
 		Printf(e.Stdout, "The database of %s has a new password: stoa stores dsn %s --access %s\n", s.Slug, s.Slug, cmd.Access)
 		return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -24,18 +25,15 @@ type storesMoveCmd struct {
 	Abort    bool   `xor:"what" required:"" help:"End the move before the store uses the new database."`
 	Rollback bool   `xor:"what" required:"" help:"Move the store back to the database that it had. What was written since is kept."`
 	Finish   bool   `xor:"what" required:"" help:"Give up the old database now: the move can then not be rolled back."`
+	Yes      bool   `help:"With --finish: do not ask."`
 	Wait     bool   `help:"Show the progress until the move is complete or has ended."`
 	JSON     bool   `help:"Print the move as JSON."`
 }
 
 // Help is shown by 'stoa stores move --help'.
 func (storesMoveCmd) Help() string {
-	return `Examples:
-  stoa stores move bakery --to managed:postgresql --wait
-  echo "$URL" | stoa stores move bakery --to -
-  stoa stores move bakery --rollback --wait
-
-The store stays in use. 'stoa serve' does the work; this command may end meanwhile. Writers wait for a moment while the two databases are compared. The old one follows the new one for STOA_MOVE_KEEP, in which the move can be rolled back.`
+	return "The store stays in use. 'stoa serve' does the work; this command may end meanwhile. Writers wait for a moment while the two databases are compared. " +
+		"The old one follows the new one for STOA_MOVE_KEEP, in which the move can be rolled back."
 }
 
 // maxTarget limits a connection string that is read from standard input.
@@ -46,6 +44,11 @@ const movePoll = 500 * time.Millisecond
 
 func (cmd storesMoveCmd) Run(e *Env) error {
 	return reach(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+		if cmd.Finish && !cmd.Yes {
+			if err := confirm(e, s, fmt.Sprintf("This gives up the old database of %s (%s): the move can then not be rolled back.", s.Slug, s.Name)); err != nil {
+				return err
+			}
+		}
 		m, err := cmd.do(ctx, e, a, s.ID)
 		if err != nil {
 			return err

@@ -63,7 +63,6 @@ func (tenantsMigrateCmd) Help() string {
 		"your own migrations can run in order: with a file that was added below one that has run it does nothing. How each ended is recorded; " +
 		"run it again to go on and to try those again that failed. It may run beside 'stoa serve', and twice at once. " +
 		"Ctrl-C begins no more stores and lets those under way finish.\n\n" +
-		"Carefully over a large fleet:\n  stoa tenants migrate --canary 5 --max-failures 1%\n\n" +
 		"The exit status is 1 when a store failed or was not reached."
 }
 

@@ -30,8 +30,7 @@ type webhooksListenCmd struct {
 
 // Help is shown by 'stoa webhooks listen --help'.
 func (webhooksListenCmd) Help() string {
-	return "For development: stoa webhooks listen my-first-store --forward-to http://localhost:4000/webhooks\n\n" +
-		"It follows what happens from now on, beside a running 'stoa serve', until it is interrupted. Each event is signed as an endpoint would receive it, " +
+	return "For development. It follows what happens from now on, beside a running 'stoa serve', until it is interrupted. Each event is signed as an endpoint would receive it, " +
 		"and sent once; what the program answers is printed. No endpoint has to be added, and nothing is recorded."
 }
 

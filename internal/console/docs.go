@@ -5,7 +5,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/swaggest/swgui/v5emb"
+	swaggerfiles "github.com/swaggest/swgui/v5/static"
+	"github.com/vearutop/statigz"
 
 	"github.com/stoahq/stoa/internal/web"
 )
@@ -48,9 +49,10 @@ const (
 )
 
 // swaggerUI serves the two files of Swagger UI that the page needs. It does not serve
-// the module's own page, whose inline script would need a weaker policy.
+// the module's own page, whose inline script would need a weaker policy, and whose
+// template would keep the linker from leaving out unused methods.
 func swaggerUI(basePath string) http.Handler {
-	embedded := v5emb.New("", "", basePath)
+	embedded := http.StripPrefix(basePath+"/", statigz.FileServer(swaggerfiles.FS))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch strings.TrimPrefix(r.URL.Path, basePath+"/") {
 		case swaggerScript, swaggerStyle:
