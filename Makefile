@@ -123,6 +123,23 @@ bin/tools/caddy:
 bin/tools/helm:
 	$(call tool,helm,helm.sh/helm/v3,$(HELM))
 
+# promtool is of Debian's package prometheus, which is unpacked and not installed.
+.PHONY: bin/tools/promtool
+bin/tools/promtool:
+	@command -v promtool >/dev/null || [ -x $@ ] || { \
+		echo "unpacking promtool into bin/tools"; dir=$$(mktemp -d) && mkdir -p bin/tools && \
+		(cd "$$dir" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg -x prometheus_*.deb .) && \
+		cp "$$dir/usr/bin/promtool" $@; status=$$?; rm -rf "$$dir"; \
+		[ $$status -eq 0 ] || { echo "promtool is missing: install Debian's package prometheus"; exit 1; }; }
+
+.PHONY: alerts-check
+alerts-check: bin/tools/promtool ## check and test the alert rules, and parse the dashboard's queries, with promtool
+	@PATH="$$PATH:$(CURDIR)/bin/tools" deploy/prometheus/check
+
+.PHONY: systemd-check
+systemd-check: ## measure the exposure of the systemd unit, at most 2.0, where systemd-analyze is
+	deploy/systemd/check
+
 # What it does not find it says: WALK=processes or WALK=containers decides.
 .PHONY: compose-walk
 compose-walk: bin/tools/caddy ## bring deploy/compose up and walk to a store over TLS, with containers or processes
