@@ -136,18 +136,23 @@ bin/tools/promtool:
 alerts-check: bin/tools/promtool ## check and test the alert rules, and parse the dashboard's queries, with promtool
 	@PATH="$$PATH:$(CURDIR)/bin/tools" deploy/prometheus/check
 
+.PHONY: helm-check
+helm-check: bin/tools/helm ## lint and render the chart with many values, and check each object strictly
+	go test -C deploy/check -count 1 ./chart
+
 .PHONY: systemd-check
 systemd-check: ## measure the exposure of the systemd unit, at most 2.0, where systemd-analyze is
 	deploy/systemd/check
 
-# What it does not find it says: WALK=processes or WALK=containers decides.
+# Go keeps the results of tests whose files did not change, and does not see those of
+# deploy: hence -count 1. What the walk does not find it says: WALK=processes or WALK=containers decides.
 .PHONY: compose-walk
 compose-walk: bin/tools/caddy ## bring deploy/compose up and walk to a store over TLS, with containers or processes
 	STOA_NEW_SERVERS=0 scripts/with-servers deploy/compose/walk $(WALK)
 
 .PHONY: compose-check
 compose-check: bin/tools/caddy ## check compose.yaml, its .env.example and its Caddyfile
-	go test -C deploy/check ./composefile
+	go test -C deploy/check -count 1 ./composefile
 	STOA_BASE_DOMAIN=shops.example.com ACME_EMAIL=operator@example.com bin/tools/caddy adapt --config deploy/compose/Caddyfile --adapter caddyfile >/dev/null
 
 OAPI_CODEGEN := v2.8.2
