@@ -141,7 +141,8 @@ helm-check: bin/tools/helm ## lint and render the chart with many values, and ch
 	go test -C deploy/check -count 1 ./chart
 
 .PHONY: systemd-check
-systemd-check: ## measure the exposure of the systemd unit, at most 2.0, where systemd-analyze is
+systemd-check: ## measure the exposure of the systemd unit, at most 2.0, and start Stoa under its restrictions
+	go test -C deploy/check -count 1 ./sandbox
 	deploy/systemd/check
 
 # Go keeps the results of tests whose files did not change, and does not see those of
