@@ -2,6 +2,8 @@
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOLANGCI := v2.15.0
+CADDY    := v2.11.9
+HELM     := v3.22.0
 TESTFLAGS ?=
 SHORT ?= -short
 FUZZTIME ?= 60s
@@ -127,6 +129,7 @@ bench-%:
 lint: bin/tools/golangci-lint ## check the code with golangci-lint
 	bin/tools/golangci-lint run ./...
 	cd bench && ../bin/tools/golangci-lint run ./...
+	cd deploy/check && ../../bin/tools/golangci-lint run ./...
 
 # The linter of the OpenAPI document is a package of npm.
 REDOCLY = @redocly/cli@2.77.0
@@ -142,6 +145,53 @@ bin/tools/golangci-lint:
 		echo "installing golangci-lint $(GOLANGCI) into bin/tools"; \
 		GOBIN="$(CURDIR)/bin/tools" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI); \
 	fi
+
+# tool builds one program at one version into bin/tools, unless it is there.
+define tool
+	@if ! go version -m bin/tools/$(1) 2>/dev/null | grep -q '^	mod	$(2)	$(3)	'; then \
+		echo "installing $(1) $(3) into bin/tools"; \
+		GOBIN="$(CURDIR)/bin/tools" CGO_ENABLED=0 go install $(2)/cmd/$(1)@$(3); \
+	fi
+endef
+
+.PHONY: bin/tools/caddy bin/tools/helm
+bin/tools/caddy:
+	$(call tool,caddy,github.com/caddyserver/caddy/v2,$(CADDY))
+bin/tools/helm:
+	$(call tool,helm,helm.sh/helm/v3,$(HELM))
+
+# promtool is of Debian's package prometheus, which is unpacked and not installed.
+.PHONY: bin/tools/promtool
+bin/tools/promtool:
+	@command -v promtool >/dev/null || [ -x $@ ] || { \
+		echo "unpacking promtool into bin/tools"; dir=$$(mktemp -d) && mkdir -p bin/tools && \
+		(cd "$$dir" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg -x prometheus_*.deb .) && \
+		cp "$$dir/usr/bin/promtool" $@; status=$$?; rm -rf "$$dir"; \
+		[ $$status -eq 0 ] || { echo "promtool is missing: install Debian's package prometheus"; exit 1; }; }
+
+.PHONY: alerts-check
+alerts-check: bin/tools/promtool ## check and test the alert rules, and parse the dashboard's queries, with promtool
+	@PATH="$$PATH:$(CURDIR)/bin/tools" deploy/prometheus/check
+
+.PHONY: helm-check
+helm-check: bin/tools/helm ## lint and render the chart with many values, and check each object strictly
+	go test -C deploy/check -count 1 ./chart
+
+.PHONY: systemd-check
+systemd-check: ## measure the exposure of the systemd unit, at most 2.0, and start Stoa under its restrictions
+	go test -C deploy/check -count 1 ./sandbox
+	deploy/systemd/check
+
+# Go keeps the results of tests whose files did not change, and does not see those of
+# deploy: hence -count 1. What the walk does not find it says: WALK=processes or WALK=containers decides.
+.PHONY: compose-walk
+compose-walk: bin/tools/caddy ## bring deploy/compose up and walk to a store over TLS, with containers or processes
+	STOA_NEW_SERVERS=0 scripts/with-servers deploy/compose/walk $(WALK)
+
+.PHONY: compose-check
+compose-check: bin/tools/caddy ## check compose.yaml, its .env.example and its Caddyfile
+	go test -C deploy/check -count 1 ./composefile
+	STOA_BASE_DOMAIN=shops.example.com ACME_EMAIL=operator@example.com bin/tools/caddy adapt --config deploy/compose/Caddyfile --adapter caddyfile >/dev/null
 
 OAPI_CODEGEN := v2.8.2
 
@@ -181,16 +231,19 @@ CHROMIUM ?= $(or $(STOA_TEST_CHROMIUM),$(shell command -v chromium || command -v
 vet: ## check the code with go vet
 	go vet ./...
 	go vet -C bench ./...
+	go vet -C deploy/check ./...
 
 .PHONY: fmt
 fmt: ## format the code
 	go fmt ./...
 	go fmt -C bench ./...
+	go fmt -C deploy/check ./...
 
 .PHONY: tidy-check
 tidy-check: ## check that go.mod and go.sum are exact
 	go mod tidy -diff
 	go mod tidy -C bench -diff
+	go mod tidy -C deploy/check -diff
 
 .PHONY: clean
 clean: ## remove what was built
