@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,8 @@ type Queue struct {
 	stopping *atomic.Bool
 	master   *masterdb.DB
 	running  running
+	log      *slog.Logger
+	metrics  metrics
 	wakes    sync.Map // of wake: the timers that are set
 
 	stopFetching context.CancelFunc // nil until Start
@@ -89,7 +92,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db, log: log, metrics: newMetrics()}
 	cfg := &river.Config{
 		ID:      opts.Process,
 		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
@@ -166,8 +169,8 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // timeout. After an error the job is retried with a growing delay, unless the error
 // is wrapped with Cancel. Call Handle before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
-	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout})
 	var none A
+	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout, store: storeField(reflect.TypeFor[A]())})
 	q.kinds = append(q.kinds, none.Kind())
 }
 
@@ -176,15 +179,17 @@ type worker[A Args] struct {
 	queue   *Queue
 	work    func(context.Context, A) error
 	timeout time.Duration
+	store   []int // index of the field of A that names the store; nil: none
 }
 
 // Work implements river.Worker. A fetch in progress when the queue begins to stop may still
 // deliver jobs. Work puts them back at once, for another process.
-func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error {
+func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) (err error) {
 	if w.queue.stopping.Load() {
 		return Snooze(0)
 	}
 	defer w.queue.running.add(job.Kind)()
+	defer w.queue.finished(ctx, job.JobRow, w.storeOf(job.Args), time.Now(), &err)
 	return w.work(ctx, job.Args)
 }
 
