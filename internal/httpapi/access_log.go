@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // logAccess writes the log line of a request. It has the route's pattern and not the path:
@@ -28,6 +29,9 @@ func (a *api) logAccess(ctx context.Context, w *responseWriter, r *http.Request,
 		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.String("address", req.client.Address),
 	)
+	if a.Tracer != nil {
+		attrs = append(attrs, slog.String("trace_id", tracing.ID(ctx)))
+	}
 	if store := req.storeOf(r); !store.IsZero() {
 		attrs = append(attrs, slog.String("store_id", store.String()))
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/authz"
@@ -61,6 +63,11 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		start := time.Now()
 		req := a.newRequest(w, r)
 		ctx := context.WithValue(r.Context(), requestKey{}, req)
+		if a.Tracer != nil {
+			var span trace.Span
+			ctx, span = a.Tracer.Request(ctx, r, a.Proxies.sent(r))
+			defer span.End()
+		}
 		timeout := req.options.timeoutOf(r)
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -89,6 +96,9 @@ func (a *api) middleware(next http.Handler) http.Handler {
 			}
 			rw.finish()
 			a.logAccess(ctx, rw, routed, req, time.Since(start))
+			if a.Tracer != nil {
+				describeSpan(trace.SpanFromContext(ctx), rw, routed, req)
+			}
 		}()
 		next.ServeHTTP(rw, routed)
 	})

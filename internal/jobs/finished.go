@@ -10,6 +10,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // The outcomes of one attempt of a job. A failed one is retried unless it was the last
@@ -60,6 +61,9 @@ func (q *Queue) finished(ctx context.Context, job *rivertype.JobRow, store stoa.
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000))
 	if !store.IsZero() {
 		attrs = append(attrs, slog.String("store_id", store.String()))
+	}
+	if q.tracer != nil {
+		attrs = append(attrs, slog.String("trace_id", tracing.ID(ctx)))
 	}
 	q.log.LogAttrs(ctx, slog.LevelInfo, "job", attrs...)
 	if p != nil {

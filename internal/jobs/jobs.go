@@ -20,8 +20,10 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivertype"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Args are the arguments of one kind of job. They are stored in plain text: they may
@@ -66,6 +68,7 @@ type Queue struct {
 	running  running
 	log      *slog.Logger
 	metrics  metrics
+	tracer   *tracing.Tracer
 	wakes    sync.Map // of wake: the timers that are set
 
 	stopFetching context.CancelFunc // nil until Start
@@ -82,6 +85,8 @@ type Options struct {
 	// Process is the name of this process for Release, of at most 100 bytes. Default:
 	// a name that River generates.
 	Process string
+	// Tracer makes the spans of jobs. Nil: they have none.
+	Tracer *tracing.Tracer
 }
 
 // New returns the queue on db. Register handlers with Handle before Start.
@@ -92,7 +97,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db, log: log, metrics: newMetrics()}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db, log: log, metrics: newMetrics(), tracer: opts.Tracer}
 	cfg := &river.Config{
 		ID:      opts.Process,
 		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
@@ -189,7 +194,13 @@ func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) (err error) {
 		return Snooze(0)
 	}
 	defer w.queue.running.add(job.Kind)()
-	defer w.queue.finished(ctx, job.JobRow, w.storeOf(job.Args), time.Now(), &err)
+	store := w.storeOf(job.Args)
+	if w.queue.tracer != nil {
+		var span trace.Span
+		ctx, span = w.queue.begin(ctx, job.JobRow, store)
+		defer func() { end(span, err) }()
+	}
+	defer w.queue.finished(ctx, job.JobRow, store, time.Now(), &err)
 	return w.work(ctx, job.Args)
 }
 
@@ -248,6 +259,7 @@ func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, ar
 func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) error {
 	var inserted *rivertype.JobInsertResult
 	var err error
+	opts = q.withParent(ctx, opts)
 	if q.pg != nil {
 		inserted, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
 	} else {

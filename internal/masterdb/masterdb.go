@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Engine is the kind of server behind the master database.
@@ -46,6 +47,8 @@ type DB struct {
 	full        atomic.Int64 // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
 
 	clock clock
+
+	statements *tracing.Statements // nil: statements have no spans
 
 	subscribers   sync.RWMutex
 	subscriptions []subscription
@@ -83,6 +86,8 @@ type Tx struct {
 	messages []message // for the subscribers, once the transaction has committed
 	here     []message // for the subscribers in this process
 	after    []func()
+
+	statements *tracing.Statements
 }
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the server
@@ -247,11 +252,14 @@ type liteBeginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-func (db *DB) newTx() *Tx { return &Tx{Now: db.Now()} }
+func (db *DB) newTx() *Tx { return &Tx{Now: db.Now(), statements: db.statements} }
 
 func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
+	span := db.statements.Begin(ctx, "TRANSACTION")
 	tx := db.newTx()
-	return db.committed(tx, db.commit(ctx, db.write, tx, fn))
+	err := db.committed(tx, db.commit(ctx, db.write, tx, fn))
+	span.End(fault(err))
+	return err
 }
 
 // committed notifies the subscribers if err is nil, which means that the transaction has
@@ -312,18 +320,25 @@ func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
 func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
 	if db.pool != nil {
 		return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
-			func(t pgx.Tx) error { return fn(&Tx{pg: t}) })
+			func(t pgx.Tx) error { return fn(&Tx{pg: t, statements: db.statements}) })
 	}
 	t, err := db.read.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer t.Rollback() //nolint:errcheck // there is nothing to undo
-	return fn(&Tx{lite: t})
+	return fn(&Tx{lite: t, statements: db.statements})
 }
 
 // Get implements Querier outside a transaction.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
+	span := db.statements.Begin(ctx, query)
+	err := db.get(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
 	if db.pool != nil {
 		return db.MapError(ctx, pgGet(ctx, db.pool, dst, query, args))
 	}
@@ -332,6 +347,13 @@ func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error
 
 // Select implements Querier outside a transaction.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
+	span := db.statements.Begin(ctx, query)
+	err := db.selectRows(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (db *DB) selectRows(ctx context.Context, dst any, query string, args []any) error {
 	if db.pool != nil {
 		return db.MapError(ctx, pgxscan.Select(ctx, db.pool, dst, query, args...))
 	}
@@ -340,6 +362,13 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 
 // Get implements Querier.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
+	span := tx.statements.Begin(ctx, query)
+	err := tx.get(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (tx *Tx) get(ctx context.Context, dst any, query string, args []any) error {
 	if tx.pg != nil {
 		return pgGet(ctx, tx.pg, dst, query, args)
 	}
@@ -348,6 +377,13 @@ func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error
 
 // Select implements Querier.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
+	span := tx.statements.Begin(ctx, query)
+	err := tx.selectRows(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (tx *Tx) selectRows(ctx context.Context, dst any, query string, args []any) error {
 	if tx.pg != nil {
 		return pgxscan.Select(ctx, tx.pg, dst, query, args...)
 	}
@@ -356,6 +392,13 @@ func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) er
 
 // Exec runs a statement and returns how many rows it changed.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	span := tx.statements.Begin(ctx, query)
+	n, err := tx.exec(ctx, query, args)
+	span.End(fault(err))
+	return n, err
+}
+
+func (tx *Tx) exec(ctx context.Context, query string, args []any) (int64, error) {
 	if tx.pg != nil {
 		tag, err := tx.pg.Exec(ctx, query, args...)
 		return tag.RowsAffected(), err
