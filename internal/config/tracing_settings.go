@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tracing"
 )
 
@@ -69,5 +70,5 @@ func (t *Tracing) Tracer(ctx context.Context, log *slog.Logger) (*tracing.Tracer
 	if service == "" {
 		service = "stoa"
 	}
-	return tracing.New(ctx, tracing.Options{Endpoint: t.OTelEndpoint, Service: service, Attributes: attributes, Sampler: sampler, Log: log})
+	return tracing.New(ctx, tracing.Options{Endpoint: t.OTelEndpoint, Service: service, Version: stoa.Version, Attributes: attributes, Sampler: sampler, Log: log})
 }

@@ -31,7 +31,7 @@ func (p Proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
-// sent reports whether a trusted proxy sent the request.
+// sent reports whether a trusted proxy sent the request, and not a client itself.
 func (p Proxies) sent(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && p.trusts(peer.Addr().Unmap())

@@ -9,8 +9,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/stoahq/stoa"
 )
 
 // Statements makes the spans of the statements of one database. A nil *Statements makes none.
@@ -63,12 +61,12 @@ func (s Statement) End(err error) {
 // platform, or the type of the error.
 func errorType(err error) string {
 	var state interface{ SQLState() string }
-	var known *stoa.Error
+	var known interface{ ErrorCode() string }
 	switch {
 	case errors.As(err, &state):
 		return state.SQLState()
 	case errors.As(err, &known):
-		return string(known.Code)
+		return known.ErrorCode()
 	case errors.Is(err, context.Canceled):
 		return "canceled"
 	case errors.Is(err, context.DeadlineExceeded):

@@ -24,8 +24,6 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/stoahq/stoa"
 )
 
 // Options configure a Tracer. The SDK reads the other standard variables by itself, such as
@@ -33,6 +31,7 @@ import (
 type Options struct {
 	Endpoint   string            // base URL of the collector; /v1/traces is added
 	Service    string            // service.name
+	Version    string            // service.version
 	Attributes map[string]string // of the resource
 	Sampler    Sampler
 	Log        *slog.Logger
@@ -67,7 +66,7 @@ func New(ctx context.Context, opts Options) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	attributes := []attribute.KeyValue{attribute.String("service.version", stoa.Version)}
+	attributes := []attribute.KeyValue{attribute.String("service.version", opts.Version)}
 	for name, value := range opts.Attributes {
 		attributes = append(attributes, attribute.String(name, value))
 	}
@@ -138,7 +137,7 @@ func Fail(span trace.Span, err error) {
 
 // Store is the attribute that names a store. It is an id, and belongs on spans, never on
 // metrics.
-func Store(id stoa.StoreID) attribute.KeyValue { return attribute.String("stoa.store.id", id.String()) }
+func Store(id fmt.Stringer) attribute.KeyValue { return attribute.String("stoa.store.id", id.String()) }
 
 // ParseAttributes reads OTEL_RESOURCE_ATTRIBUTES: key=value, separated by commas, the values
 // percent-encoded.

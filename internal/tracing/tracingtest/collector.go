@@ -53,6 +53,7 @@ func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := c.answer
 	c.mu.Unlock()
 	if answer != nil {
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices the end of a connection only after that
 		answer(w, r)
 		return
 	}
