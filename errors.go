@@ -129,6 +129,9 @@ type Quota struct {
 	Used  int
 }
 
+// ErrorCode returns the code as text, for packages below this one's types.
+func (e *Error) ErrorCode() string { return string(e.Code) }
+
 func (e *Error) Error() string {
 	if e.Cause != nil {
 		return fmt.Sprintf("%s: %s: %v", e.Code, e.Message, e.Cause)

@@ -26,7 +26,7 @@ const module = "github.com/stoahq/stoa"
 // ARCHITECTURE.md says what each layer contains. Names are import paths below the module,
 // without internal/.
 var layers = map[string]int{
-	".": 0, "sqlite": 0, "passwordhash": 0, "client": 0, "client/webhook": 0, "client/internal/generate": 0,
+	".": 0, "sqlite": 0, "passwordhash": 0, "tracing": 0, "client": 0, "client/webhook": 0, "client/internal/generate": 0,
 	"masterdb": 1, "keyring": 1, "page": 1, "version": 1,
 	"jobs": 2, "events": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2,
 	"audit": 3, "tenantdb/credential": 3,

@@ -34,6 +34,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 	"github.com/stoahq/stoa/internal/traffic"
 	"github.com/stoahq/stoa/internal/webhooks"
 )
@@ -67,6 +68,7 @@ type App struct {
 	limits       *ratelimit.Limiter
 	Memory       *ratelimit.ByteBudget
 	outage       outage
+	tracer       *tracing.Tracer // nil: tracing is off
 	started      time.Time
 	draining     chan struct{} // closed when the server is told to stop
 
@@ -85,6 +87,11 @@ func NewApp(ctx context.Context, cfg *config.Config, log *slog.Logger, publicURL
 		return nil, err
 	}
 	a := &App{Cfg: cfg, Log: log, Master: master, Memory: cfg.Memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
+	if a.tracer, err = cfg.Tracer(ctx, log); err != nil {
+		master.Close()
+		return nil, err
+	}
+	master.Trace(a.tracer)
 	if err := a.buildServices(encryption); err != nil {
 		master.Close()
 		return nil, err
@@ -134,10 +141,10 @@ func (a *App) buildServices(encryption *keyring.Ring) error {
 	a.watchMaster()
 	a.presence = presence.New(a.Master, a.Log)
 	var err error
-	if a.Queue, err = jobs.New(a.Master, a.Log, jobs.Options{Drain: cfg.FinishTime(), Process: a.presence.Name()}); err != nil {
+	if a.Queue, err = jobs.New(a.Master, a.Log, jobs.Options{Drain: cfg.FinishTime(), Process: a.presence.Name(), Tracer: a.tracer}); err != nil {
 		return err
 	}
-	if a.Tenants, err = NewTenants(cfg, a.Master, encryption, a.Memory, a.Log); err != nil {
+	if a.Tenants, err = newTenants(cfg, a.Master, encryption, a.Memory, a.Log, a.tracer); err != nil {
 		return err
 	}
 	if a.mail, err = cfg.Mail(a.Log); err != nil {
@@ -160,7 +167,7 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	}
 	a.Webhooks = webhooks.New(a.Master, a.Ledger, a.Queue, webhooks.Options{
 		Process: a.presence.Name(), Ring: encryption, Dialer: dial.Dialer{Allow: networks, PublicPlaintext: cfg.Development()}, Mail: a.mail, URL: publicURL,
-		Limit: cfg.Limits().Webhooks, Log: a.Log,
+		Limit: cfg.Limits().Webhooks, Log: a.Log, Tracer: a.tracer,
 	})
 	a.idempotency = idempotency.New(a.Master, encryption)
 	a.Hostnames = hostnames.New(a.Master, cfg.BaseDomain, a.Log)
@@ -179,7 +186,9 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 		Quotas:             cfg.Limits(),
 		InvitationsPerHour: cfg.InvitationsPerHour,
 	})
-	a.Payments, err = payments.New(a.Master, a.Ledger, a.Queue, cfg.Sales(publicURL, signing, a.Log))
+	sales := cfg.Sales(publicURL, signing, a.Log)
+	sales.Tracer = a.tracer
+	a.Payments, err = payments.New(a.Master, a.Ledger, a.Queue, sales)
 	if err != nil {
 		return err
 	}
@@ -295,6 +304,10 @@ func (a *App) handlePayments() {
 
 // NewTenants returns the manager of the tenant databases.
 func NewTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Ring, memory *ratelimit.ByteBudget, log *slog.Logger) (*tenantdb.Manager, error) {
+	return newTenants(cfg, master, encryption, memory, log, nil)
+}
+
+func newTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Ring, memory *ratelimit.ByteBudget, log *slog.Logger, tracer *tracing.Tracer) (*tenantdb.Manager, error) {
 	networks, err := cfg.AllowedNetworks()
 	if err != nil {
 		return nil, err
@@ -323,6 +336,7 @@ func NewTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Rin
 
 		ServeStale: max(cfg.ServeStale, 1), // 0 would select the default
 		Log:        log,
+		Tracer:     tracer,
 	}), nil
 }
 

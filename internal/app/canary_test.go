@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/tracing/tracingtest"
 )
 
 // mine is a client of the whole server that collects every secret it sends or receives.
@@ -32,6 +33,7 @@ type mine struct {
 	answers  bytes.Buffer // all responses, except those that issue a secret
 	stripe   *stripetest.Stripe
 	smtp     *mailtest.Server
+	spans    *tracingtest.Collector
 	mailDown atomic.Bool
 	cfg      *config.Config
 	private  string
@@ -39,7 +41,7 @@ type mine struct {
 }
 
 // TestCanaries checks that no secret is left in the log at debug level, in responses,
-// metrics, job arguments, the master database or the data directory, even when
+// metrics, spans, job arguments, the master database or the data directory, even when
 // operations fail.
 func TestCanaries(t *testing.T) {
 	t.Parallel()
@@ -61,12 +63,18 @@ func TestCanaries(t *testing.T) {
 			db := masterdbtest.Open(t, m.cfg.MasterDBURL.Reveal())
 			places := map[string][]byte{
 				"the log": []byte(log), "an answer": m.answers.Bytes(), "the master": masterBytes(t, db), "the data folder": filesBelow(t, m.cfg.DataDir),
+				"the spans": m.spans.Bytes(),
 			}
 			// Each place contains a known value that is not secret, which shows that
 			// the search works.
-			for place, open := range map[string]string{"the log": m.store, "an answer": "invalid_credentials", "the master": "owner@example.com", "the data folder": "Shop of canaries"} {
+			for place, open := range map[string]string{"the log": m.store, "an answer": "invalid_credentials", "the master": "owner@example.com", "the data folder": "Shop of canaries", "the spans": m.store} {
 				if !bytes.Contains(places[place], []byte(open)) {
 					t.Errorf("%s does not hold %q: the search would find nothing", place, open)
+				}
+			}
+			for _, personal := range []string{"owner@example.com", "@example.com", "Shop of canaries"} {
+				if bytes.Contains(places["the spans"], []byte(personal)) {
+					t.Errorf("the spans hold %q", personal)
 				}
 			}
 			for place, content := range places {
@@ -105,7 +113,8 @@ func (m *mine) start() *process {
 		}
 		return 0
 	}})
-	p := startProcess(m.t, m.cfg, "STOA_LOG_LEVEL=debug", "ENCRYPTION_KEY="+encryption.Reveal(), "JWT_SECRET="+signing.Reveal(),
+	m.spans = tracingtest.Start(m.t)
+	p := startProcess(m.t, m.cfg, "OTEL_EXPORTER_OTLP_ENDPOINT="+m.spans.URL, "STOA_LOG_LEVEL=debug", "ENCRYPTION_KEY="+encryption.Reveal(), "JWT_SECRET="+signing.Reveal(),
 		"STRIPE_SECRET_KEY="+stripetest.Key, "STRIPE_WEBHOOK_SECRET="+stripetest.Secret, "STOA_STRIPE_URL="+m.stripe.URL,
 		"SMTP_URL=smtp://stoa:"+url.QueryEscape(smtpPassword)+"@"+m.smtp.Address(), "STOA_PRIVATE_LISTEN="+m.private)
 	m.client = client{t: m.t, url: p.url}

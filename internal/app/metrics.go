@@ -1,9 +1,12 @@
 package app
 
 import (
+	"runtime"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
@@ -33,11 +36,25 @@ func (a *App) masterMetrics() []prometheus.Collector {
 	}
 }
 
+// buildInfo returns the metric that names the release, so that a graph shows when it changed.
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "stoa_build_info", Help: "1, with the release and the version of Go as labels.",
+		ConstLabels: prometheus.Labels{"version": stoa.Build(), "go": runtime.Version()},
+	}, func() float64 { return 1 })
+}
+
 // newRegistry returns the registry of this process's metrics.
 func (a *App) newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.Tenants, skewGauge(a.Master))
 	r.MustRegister(a.masterMetrics()...)
+	r.MustRegister(buildInfo(), a.Master.Metrics(), newStateCollector(a.Master, a.Queue))
+	for _, metrics := range [][]prometheus.Collector{
+		a.Queue.Metrics(), a.Ledger.Metrics(), a.Payments.Metrics(), a.Webhooks.Metrics(), a.Backups.Metrics(), a.Provisioning.Metrics(), a.mail.Metrics(), a.limits.Metrics(), a.tracer.Metrics(),
+	} {
+		r.MustRegister(metrics...)
+	}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "stoa_listen_deaf",
 		Help: "1 while the master's notifications of other replicas' changes do not arrive and the change log is read instead.",

@@ -74,11 +74,13 @@ func (a *App) Serve(ctx context.Context, listener, private net.Listener) (*Serve
 	stopping := make(chan struct{})
 	s.beginDrain, s.BeginStop = sync.OnceFunc(func() { close(a.draining) }), sync.OnceFunc(func() { close(stopping) })
 	metrics := a.newRegistry()
+	api := a.Cfg.API(s.URL, a.Log, metrics, a.draining, stopping)
+	api.Tracer = a.tracer
 	s.HTTP = newPublic(counted(httpapi.New(httpapi.Domains{
 		Master: a.Master, Accounts: a.Accounts, Idempotency: a.idempotency, APIKeys: apikeys.New(a.Master, a.Cfg.Limits().APIKeys), Stores: a.Registry, Hostnames: a.Hostnames, Tenants: a.Tenants,
 		Credits: a.Ledger, Payments: a.Payments, Provisioning: a.Provisioning, Backups: a.Backups, Moves: a.Moves, Cloud: a.cloud, Mail: a.mail, Operations: a.operations,
 		Limits: a.limits, Memory: a.Memory, Traffic: a.traffic, Webhooks: a.Webhooks, Bulk: a.bulk, Doctor: &systemDoctor{app: a},
-	}, a.Cfg.API(s.URL, a.Log, metrics, a.draining, stopping)), s.Requests), a.Log)
+	}, api), s.Requests), a.Log)
 	s.listenAt(s.HTTP, bound(listener, s.HTTP, a.Cfg.FileShares().Clients, a.Tenants.SpareFiles, a.Log))
 	if private != nil {
 		s.Private, s.PrivateURL = newPrivate(s.HTTP.Handler, a, metrics), "http://"+private.Addr().String()

@@ -141,7 +141,16 @@ func (a *App) Close(ctx context.Context) error {
 		failed <- err
 	}()
 	err := errors.Join(<-failed, <-failed, <-failed)
+	a.closeTracer(first)
 	return errors.Join(err, within(ctx, "closing the master database", a.Master.Close), a.limits.Close())
+}
+
+// closeTracer sends the last spans. That they are lost with a collector that does not answer
+// is no fault of the stop.
+func (a *App) closeTracer(ctx context.Context) {
+	if err := within(ctx, "sending the last spans", func() { _ = a.tracer.Close(ctx) }); err != nil {
+		a.Log.WarnContext(ctx, "last spans may be lost", "err", err)
+	}
 }
 
 // unregister ends the presence of this process, so that other processes continue its work

@@ -40,6 +40,7 @@ type Service struct {
 	log          *slog.Logger
 	opts         Options
 	process      *lease.Process
+	metrics      metrics
 	slots        chan struct{} // a slot for each job that reads or writes archives
 
 	storageMu      sync.Mutex
@@ -101,7 +102,8 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 		opts.CloseWait = 15 * time.Second
 	}
 	return &Service{
-		db: db, registry: registry, tenants: tenants, provisioning: p, queue: queue, storage: storage, ring: ring, log: log, opts: opts,
+		metrics: newMetrics(),
+		db:      db, registry: registry, tenants: tenants, provisioning: p, queue: queue, storage: storage, ring: ring, log: log, opts: opts,
 		process: lease.NewProcess(opts.Process), slots: make(chan struct{}, atOnce),
 	}
 }

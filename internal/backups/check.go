@@ -99,7 +99,12 @@ func (s *Service) recordCheck(ctx context.Context, id stoa.BackupID, restored bo
 	if fault != nil {
 		state, message = CheckFailed, &provisioning.FaultOf(fault).Message
 	}
+	kind := "read"
+	if restored {
+		kind = "restore"
+	}
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		tx.AfterCommit(func() { s.metrics.checks.WithLabelValues(kind, string(state)).Inc() })
 		_, err := tx.Exec(ctx, `UPDATE backups SET check_state = $2, check_restored = $3, check_message = $4, check_ms = $5, checked_at = $6 WHERE id = $1`,
 			id, string(state), restored && fault == nil, message, took.Milliseconds(), tx.Now)
 		return err

@@ -309,6 +309,7 @@ func (s *Service) recordMade(ctx context.Context, tx *masterdb.Tx, a attempt, ow
 	if n == 0 {
 		return lease.ErrLost
 	}
+	tx.AfterCommit(func() { s.metrics.made.WithLabelValues("succeeded").Inc() })
 	data := map[string]string{"backupId": a.ID.String(), "bytes": strconv.FormatInt(m.stored.Bytes, 10)}
 	if err := events.Record(ctx, tx, events.BackupSucceeded, a.StoreID, stoa.UserID{}, data); err != nil {
 		return err
@@ -337,8 +338,16 @@ func (s *Service) recordFailure(ctx context.Context, a attempt, owner lease.Owne
 		if err == nil && n == 0 {
 			err = lease.ErrLost
 		}
-		if err != nil || again {
+		if err != nil {
 			return err
+		}
+		outcome := "failed"
+		if again {
+			outcome = "retried"
+		}
+		tx.AfterCommit(func() { s.metrics.made.WithLabelValues(outcome).Inc() })
+		if again {
+			return nil
 		}
 		data := map[string]string{"backupId": a.ID.String(), "code": string(fault.Code), "message": fault.Message}
 		return events.Record(ctx, tx, events.BackupFailed, a.StoreID, stoa.UserID{}, data)

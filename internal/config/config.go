@@ -45,6 +45,7 @@ type Config struct {
 	Quotas
 	Retention
 	Backups
+	Tracing
 
 	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
@@ -104,6 +105,7 @@ func (c *Config) Faults() []Defect {
 	c.Quotas.check(fault)
 	c.Retention.check(fault)
 	c.checkBackups(fault)
+	c.Tracing.check(fault)
 	c.checkServices(fault)
 	c.checkKeys(fault)
 	if !c.Development() {

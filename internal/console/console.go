@@ -86,6 +86,7 @@ type Request struct {
 	Expires   time.Time       // of the session
 	Cookie    string          // of the session
 	Secure    bool            // the platform's own address is https
+	StoreID   stoa.StoreID    // that the page is about; zero: none, or it is not read yet
 }
 
 // SignedIn reports whether the request has a session.
@@ -198,7 +199,9 @@ func (c *Console) Routes() []Route {
 
 // store returns the store that the path names, as the caller may see it.
 func (c *Console) store(r *Request) (stores.Store, error) {
-	return c.Stores.GetBySlug(r.Context(), r.Principal, r.PathValue("slug"))
+	s, err := c.Stores.GetBySlug(r.Context(), r.Principal, r.PathValue("slug"))
+	r.StoreID = s.ID
+	return s, err
 }
 
 // notFound is the error for an address that leads nowhere.

@@ -47,6 +47,7 @@ func (c *Console) operatorStore(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	r.StoreID = store.ID
 	v := operatorStoreView{Store: store, State: operatorState(store), Hostname: primaryHostname(store)}
 	if err := c.readOperatorStore(r, &v); err != nil {
 		return err

@@ -63,6 +63,7 @@ func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 		if g.ExpiresAt != nil || g.Priority != 0 {
 			a.addLot(g, t)
 		}
+		tx.AfterCommit(func() { l.metrics.grants.WithLabelValues(string(g.Type)).Inc() })
 		return t, g.record(ctx, tx, store)
 	})
 }

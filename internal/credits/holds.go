@@ -80,12 +80,12 @@ type HoldResult struct {
 
 // Hold reserves credits. It fails like Spend, and then changes nothing. The price of a
 // service is the one in force now; the capture uses the same price.
-func (l *Ledger) Hold(ctx context.Context, p authz.Principal, store stoa.StoreID, req HoldRequest) (HoldResult, error) {
+func (l *Ledger) Hold(ctx context.Context, p authz.Principal, store stoa.StoreID, req HoldRequest) (out HoldResult, err error) {
+	defer func() { l.metrics.holds.WithLabelValues(outcomeOf(err, "made")).Inc() }()
 	if err := req.validate(); err != nil {
 		return HoldResult{}, err
 	}
-	var out HoldResult
-	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	err = l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		a, err := l.lockForSpender(ctx, tx, p, store)
 		if err != nil {
 			return err
@@ -296,6 +296,7 @@ func (l *Ledger) resolve(ctx context.Context, p authz.Principal, store stoa.Stor
 		out, err = l.end(ctx, tx, a, h, r, change)
 		return err
 	})
+	l.metrics.holds.WithLabelValues(outcomeOf(err, string(r.state))).Inc()
 	if err != nil {
 		return HoldResult{}, err
 	}

@@ -26,12 +26,13 @@ import (
 type Ledger struct {
 	db       *masterdb.DB
 	spends   *spendBatcher
+	metrics  metrics
 	onChange []func(stoa.StoreID)
 }
 
 // New returns the ledger kept in db.
 func New(db *masterdb.DB) *Ledger {
-	l := &Ledger{db: db}
+	l := &Ledger{db: db, metrics: newMetrics()}
 	l.spends = newSpendBatcher(l)
 	return l
 }

@@ -34,6 +34,12 @@ type SpendResult struct {
 // After a failed attempt its key can be used again. When ctx ends first, the outcome is
 // unknown until the request is sent again with its key.
 func (l *Ledger) Spend(ctx context.Context, p authz.Principal, store stoa.StoreID, req SpendRequest) (SpendResult, error) {
+	out, err := l.spend(ctx, p, store, req)
+	l.metrics.spends.WithLabelValues(outcomeOf(err, "spent")).Inc()
+	return out, err
+}
+
+func (l *Ledger) spend(ctx context.Context, p authz.Principal, store stoa.StoreID, req SpendRequest) (SpendResult, error) {
 	if err := req.validate(); err != nil {
 		return SpendResult{}, err
 	}

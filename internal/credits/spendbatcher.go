@@ -129,6 +129,7 @@ func (b *spendBatcher) enter(call *spendCall) (batch accountBatch, alone bool) {
 func (b *spendBatcher) runAlone(ctx context.Context, batch accountBatch) spendOutcome {
 	ctx, cancel := context.WithTimeout(ctx, batchDeadline)
 	defer cancel()
+	b.ledger.metrics.batch.Observe(1)
 	single := []accountBatch{batch}
 	var outcomes spendOutcomes
 	if b.ledger.db.Engine == masterdb.Postgres {
@@ -214,6 +215,7 @@ func (b *spendBatcher) nextBatch() []accountBatch {
 
 // run carries out a batch and delivers its outcomes.
 func (b *spendBatcher) run(batch []accountBatch) {
+	b.ledger.metrics.batch.Observe(float64(batchSize(batch)))
 	// The callers' contexts differ, so the batch has a deadline of its own.
 	ctx, cancel := context.WithTimeout(context.Background(), batchDeadline)
 	defer cancel()

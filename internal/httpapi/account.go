@@ -156,7 +156,7 @@ func (a *api) exportAccount(ctx context.Context, _ *struct{}) (*huma.StreamRespo
 		_, w := humago.Unwrap(ctx)
 		_, err := web.Download(w, export.Name(), jsonType, func(out io.Writer) error { return export.Write(ctx.Context(), out) })
 		if err != nil {
-			a.Log.ErrorContext(ctx.Context(), "export of an account ended early", "requestId", requestID(ctx.Context()), "err", err)
+			a.Log.ErrorContext(ctx.Context(), "export of an account ended early", "request_id", requestID(ctx.Context()), "err", err)
 			panic(http.ErrAbortHandler) // the client must not take a part for the whole
 		}
 	}}, nil

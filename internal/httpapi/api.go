@@ -37,6 +37,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tracing"
 	"github.com/stoahq/stoa/internal/traffic"
 	"github.com/stoahq/stoa/internal/webhooks"
 )
@@ -76,6 +77,7 @@ type Config struct {
 	Proxies     Proxies
 	Hosts       []string // hostnames of the platform besides localhost, BaseDomain and that of BaseURL
 	CORS        CORS
+	Tracer      *tracing.Tracer // nil: requests have no spans
 	// SecurityContact is the https, mailto or tel address for reports of vulnerabilities;
 	// empty: there is no security.txt.
 	SecurityContact string

@@ -25,6 +25,7 @@ func principal(ctx context.Context) authz.Principal {
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	p, err := a.principal(ctx)
 	if err == nil {
+		identify(ctx.Context(), p)
 		err = a.limitPrincipal(ctx.Context(), p)
 	}
 	if err != nil {

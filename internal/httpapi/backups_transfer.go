@@ -67,7 +67,7 @@ func (a *api) downloadBackup(ctx context.Context, in *downloadInput) (*huma.Stre
 		ctx.SetHeader("Content-Disposition", attachment(d.FileName()))
 		ctx.SetStatus(http.StatusOK)
 		if err := d.WriteTo(ctx.Context(), ctx.BodyWriter()); err != nil {
-			a.Log.WarnContext(ctx.Context(), "download of an archive ended early", "requestId", requestID(ctx.Context()), "err", err)
+			a.Log.WarnContext(ctx.Context(), "download of an archive ended early", "request_id", requestID(ctx.Context()), "err", err)
 			panic(http.ErrAbortHandler) // the client must not take a part for the whole
 		}
 	}}, nil

@@ -31,6 +31,12 @@ func (p Proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
+// sent reports whether a trusted proxy sent the request, and not a client itself.
+func (p Proxies) sent(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && p.trusts(peer.Addr().Unmap())
+}
+
 // isUntrusted reports whether a request comes from a private network, as a proxy's
 // requests do, that is not trusted.
 func (p Proxies) isUntrusted(r *http.Request) bool {
@@ -46,9 +52,8 @@ const maxRequestID = 64
 // for other peers and for an id with characters other than letters, digits, '-',
 // '_' and '.'.
 func (p Proxies) requestID(r *http.Request) string {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	given := r.Header.Get("X-Request-Id")
-	if err != nil || !p.trusts(peer.Addr().Unmap()) || len(given) > maxRequestID {
+	if !p.sent(r) || len(given) > maxRequestID {
 		return ""
 	}
 	for _, c := range []byte(given) {

@@ -57,6 +57,7 @@ func (a *api) consolePage(route console.Route) http.HandlerFunc {
 			defer release()
 			err = route.Handle(w, req)
 		}
+		requestIn(r.Context()).store = req.StoreID
 		if err != nil {
 			a.refusePage(w, req, err)
 		}
@@ -128,6 +129,7 @@ func (a *api) signInByCookie(r *console.Request) error {
 	if err != nil {
 		return err
 	}
+	identify(r.Context(), session.Principal)
 	if err := a.limitPrincipal(r.Context(), session.Principal); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (a *api) writeErrorPage(w http.ResponseWriter, r *console.Request, err erro
 	}
 	v := console.ErrorView{Status: p.Status, Title: errorTitles[p.Status], Detail: p.Detail, RequestID: p.RequestID}
 	if err := a.console.Error(w, r, v); err != nil {
-		a.Log.ErrorContext(r.Context(), "error page failed", "requestId", p.RequestID, "err", err)
+		a.Log.ErrorContext(r.Context(), "error page failed", "request_id", p.RequestID, "err", err)
 	}
 }
 

@@ -221,7 +221,7 @@ func (s *stream) read(ctx context.Context) (events []provisioning.Event, ended, 
 func (s *stream) logEnd(ctx context.Context, err error) {
 	var known *stoa.Error
 	if err != nil && ctx.Err() == nil && !errors.As(err, &known) {
-		s.Log.WarnContext(ctx, "event stream ended early", "requestId", requestID(ctx), "err", err)
+		s.Log.WarnContext(ctx, "event stream ended early", "request_id", requestID(ctx), "err", err)
 	}
 }
 

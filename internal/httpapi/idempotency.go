@@ -178,7 +178,7 @@ func (a *api) keepAnswer(ctx huma.Context, call *idempotency.Call, next func(hum
 			err = call.Release(end)
 		}
 		if err != nil {
-			a.Log.WarnContext(end, "answer not kept for the repetitions of a call", "requestId", requestID(end), "err", err)
+			a.Log.WarnContext(end, "answer not kept for the repetitions of a call", "request_id", requestID(end), "err", err)
 		}
 		rw.sendHeld()
 	}()

@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
@@ -32,6 +34,9 @@ type request struct {
 	body       io.Reader // of a streamed route
 	key        string    // the Idempotency-Key of a route that takes one
 	begun      bool      // the input was valid, and the handler was called
+
+	caller authz.Principal // zero unless the caller is authenticated
+	store  stoa.StoreID    // of the storefront or the console's page; see storeOf
 }
 
 // requestOf returns the request that ctx belongs to, or the zero value.
@@ -58,6 +63,11 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		start := time.Now()
 		req := a.newRequest(w, r)
 		ctx := context.WithValue(r.Context(), requestKey{}, req)
+		if a.Tracer != nil {
+			var span trace.Span
+			ctx, span = a.Tracer.Request(ctx, r, a.Proxies.sent(r))
+			defer span.End()
+		}
 		timeout := req.options.timeoutOf(r)
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -85,7 +95,10 @@ func (a *api) middleware(next http.Handler) http.Handler {
 				a.writeError(rw, routed, errNoMemory())
 			}
 			rw.finish()
-			a.logAccess(ctx, rw, r, req, time.Since(start))
+			a.logAccess(ctx, rw, routed, req, time.Since(start))
+			if a.Tracer != nil {
+				describeSpan(trace.SpanFromContext(ctx), rw, routed, req)
+			}
 		}()
 		next.ServeHTTP(rw, routed)
 	})
@@ -118,30 +131,9 @@ func (a *api) recovered(w *responseWriter, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
-	a.Log.ErrorContext(r.Context(), "panic", "requestId", requestID(r.Context()), "panic", p, "stack", string(debug.Stack()))
+	a.Log.ErrorContext(r.Context(), "panic", "request_id", requestID(r.Context()), "panic", p, "stack", string(debug.Stack()))
 	if !w.sent {
 		w.reset()
 		a.writeError(w, r, stoa.Errorf(stoa.Internal, "%s", internalMessage))
 	}
-}
-
-func (a *api) logAccess(ctx context.Context, w *responseWriter, r *http.Request, req *request, took time.Duration) {
-	level := slog.LevelInfo
-	if w.status >= http.StatusInternalServerError {
-		level = slog.LevelWarn
-	}
-	message := "request"
-	if w.cut {
-		message = "request cut off: its client does not read the answer"
-	}
-	// The query is not logged: it may hold secrets.
-	attrs := []slog.Attr{
-		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.URL.Path),
-		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
-		slog.String("address", req.client.Address), slog.String("requestId", req.id),
-	}
-	if id := req.client.ClientRequestID; id != "" {
-		attrs = append(attrs, slog.String("clientRequestId", id))
-	}
-	a.Log.LogAttrs(ctx, level, message, attrs...)
 }

@@ -70,7 +70,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	case errors.As(err, &known):
 		if known.Code == stoa.PlatformUnavailable {
 			a.logUnavailable.Do(func() {
-				a.Log.WarnContext(ctx, "request failed: master database unavailable", "requestId", requestID(ctx), "err", err)
+				a.Log.WarnContext(ctx, "request failed: master database unavailable", "request_id", requestID(ctx), "err", err)
 			})
 		}
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
@@ -78,12 +78,12 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		known.RetryAfter = 5 * time.Second
 	default:
 		if ctx.Err() == nil {
-			a.Log.ErrorContext(ctx, "request failed", "requestId", requestID(ctx), "err", err)
+			a.Log.ErrorContext(ctx, "request failed", "request_id", requestID(ctx), "err", err)
 		}
 		known = stoa.Errorf(stoa.Internal, "%s", internalMessage)
 	}
 	if known.Code == stoa.TenantUnavailable && tenantdb.HealthCode(err) == stoa.DatabaseContentInvalid {
-		a.Log.WarnContext(ctx, "store database holds unusable content", "requestId", requestID(ctx), "host", requestOf(ctx).host, "err", err)
+		a.Log.WarnContext(ctx, "store database holds unusable content", "request_id", requestID(ctx), "host", requestOf(ctx).host, "err", err)
 	}
 	status := statuses[known.Code]
 	if known.Code == stoa.TenantError && known.RetryAfter > 0 {

@@ -116,8 +116,11 @@ func (a *api) limitPrincipal(ctx context.Context, p authz.Principal) error {
 	return a.limit(ctx, ratelimit.ID("store", p.Key.StoreID), a.Rates.store())
 }
 
-// LimitVisit implements stores.VisitLimiter.
+// LimitVisit implements stores.VisitLimiter. It also records the store that is visited.
 func (a *api) LimitVisit(ctx context.Context, store stoa.StoreID) error {
+	if req := requestIn(ctx); req != nil {
+		req.store = store
+	}
 	return a.limit(ctx, ratelimit.ID("store-front", store), a.Rates.storefront())
 }
 

@@ -119,5 +119,5 @@ func transactionRow(t credits.Transaction) []string { return t.Columns(web.Escap
 // writeCSV streams rows as web.ServeCSV does.
 func writeCSV[T any](a *api, ctx huma.Context, name string, header []string, row func(T) []string, rows iter.Seq2[T, error]) {
 	r, w := humago.Unwrap(ctx)
-	web.ServeCSV(w, r, a.Log.With("requestId", requestID(ctx.Context())), name, header, row, rows)
+	web.ServeCSV(w, r, a.Log.With("request_id", requestID(ctx.Context())), name, header, row, rows)
 }

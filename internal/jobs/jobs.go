@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,10 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivertype"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Args are the arguments of one kind of job. They are stored in plain text: they may
@@ -63,6 +66,9 @@ type Queue struct {
 	stopping *atomic.Bool
 	master   *masterdb.DB
 	running  running
+	log      *slog.Logger
+	metrics  metrics
+	tracer   *tracing.Tracer
 	wakes    sync.Map // of wake: the timers that are set
 
 	stopFetching context.CancelFunc // nil until Start
@@ -79,6 +85,8 @@ type Options struct {
 	// Process is the name of this process for Release, of at most 100 bytes. Default:
 	// a name that River generates.
 	Process string
+	// Tracer makes the spans of jobs. Nil: they have none.
+	Tracer *tracing.Tracer
 }
 
 // New returns the queue on db. Register handlers with Handle before Start.
@@ -89,7 +97,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db, log: log, metrics: newMetrics(), tracer: opts.Tracer}
 	cfg := &river.Config{
 		ID:      opts.Process,
 		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
@@ -166,8 +174,8 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // timeout. After an error the job is retried with a growing delay, unless the error
 // is wrapped with Cancel. Call Handle before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
-	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout})
 	var none A
+	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout, store: storeField(reflect.TypeFor[A]())})
 	q.kinds = append(q.kinds, none.Kind())
 }
 
@@ -176,15 +184,23 @@ type worker[A Args] struct {
 	queue   *Queue
 	work    func(context.Context, A) error
 	timeout time.Duration
+	store   []int // index of the field of A that names the store; nil: none
 }
 
 // Work implements river.Worker. A fetch in progress when the queue begins to stop may still
 // deliver jobs. Work puts them back at once, for another process.
-func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error {
+func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) (err error) {
 	if w.queue.stopping.Load() {
 		return Snooze(0)
 	}
 	defer w.queue.running.add(job.Kind)()
+	store := w.storeOf(job.Args)
+	if w.queue.tracer != nil {
+		var span trace.Span
+		ctx, span = w.queue.begin(ctx, job.JobRow, store)
+		defer func() { end(span, err) }()
+	}
+	defer w.queue.finished(ctx, job.JobRow, store, time.Now(), &err)
 	return w.work(ctx, job.Args)
 }
 
@@ -243,6 +259,7 @@ func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, ar
 func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) error {
 	var inserted *rivertype.JobInsertResult
 	var err error
+	opts = q.withParent(ctx, opts)
 	if q.pg != nil {
 		inserted, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
 	} else {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/prometheus/client_golang/prometheus"
 	gomail "github.com/wneessen/go-mail"
 
 	"github.com/stoahq/stoa/internal/keyring"
@@ -55,6 +56,7 @@ type Sender struct {
 	opts   Options
 	from   *netmail.Address
 	server *server // nil without one
+	sent   *prometheus.CounterVec
 }
 
 // ErrNoServer reports that neither a server nor a directory is configured.
@@ -66,7 +68,7 @@ func New(opts Options) (*Sender, error) {
 	if err != nil || !printable(from.Name) {
 		return nil, fmt.Errorf("the sender %q is no address such as \"Stoa <no-reply@example.com>\"", opts.From)
 	}
-	s := &Sender{opts: opts, from: from}
+	s := &Sender{opts: opts, from: from, sent: newSent()}
 	if !opts.URL.IsZero() {
 		if s.server, err = parseURL(opts.URL); err != nil {
 			return nil, fmt.Errorf("the mail server's URL %w", err)
@@ -93,6 +95,12 @@ func (s *Sender) Enabled() bool { return s.server != nil || s.opts.Dir != "" }
 // the error of the connection. When the connection breaks at the end, the server
 // may have accepted the message despite the error.
 func (s *Sender) Send(ctx context.Context, m Message) error {
+	err := s.send(ctx, m)
+	s.sent.WithLabelValues(outcomeOf(err)).Inc()
+	return err
+}
+
+func (s *Sender) send(ctx context.Context, m Message) error {
 	msg, err := s.compose(m)
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Engine is the kind of server behind the master database.
@@ -47,6 +47,8 @@ type DB struct {
 	full        atomic.Int64 // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
 
 	clock clock
+
+	statements *tracing.Statements // nil: statements have no spans
 
 	subscribers   sync.RWMutex
 	subscriptions []subscription
@@ -85,7 +87,8 @@ type Tx struct {
 	here     []message // for the subscribers in this process
 	after    []func()
 
-	duplicate bool // a statement has met a row with its unique value
+	statements *tracing.Statements
+	duplicate  bool // a statement has met a row with its unique value
 }
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the server
@@ -200,153 +203,15 @@ func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 // Writer returns the SQLite write connection, or nil on PostgreSQL. See Pool.
 func (db *DB) Writer() *sql.DB { return db.write }
 
-// Tx runs fn in one read-write transaction and commits when it returns nil. After a
-// deadlock or serialization failure it runs fn again: fn must not keep results of an
-// earlier attempt.
-func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
-	again := db.strict
-	return db.Retry(ctx, func() error {
-		tx := db.newTx()
-		err := db.committed(tx, db.commit(ctx, db.write, tx, fn))
-		if err != nil && tx.duplicate && again {
-			again = false
-			return fmt.Errorf("%w: %w", errUnseen, err)
-		}
-		return err
-	})
-}
-
-// errUnseen means that a transaction failed on a unique value, which may be in a row that
-// it could not see. At a level stricter than read committed a transaction sees the database
-// as it was when it began, also after it has waited for a lock. Run again, it sees the row
-// and decides by it.
-var errUnseen = errors.New("a row with this unique value was added meanwhile")
-
-// attempts is how often a transaction is tried that conflicts with others. Where every
-// transaction is serializable, several that touch one row fail until one is alone.
-const attempts = 10
-
-// Retry runs do, which sends a single statement or a whole transaction, and runs it again
-// while the server refuses it for a conflict with another transaction. Where the isolation
-// level is serializable, also a statement that only reads may be refused.
-func (db *DB) Retry(ctx context.Context, do func() error) error {
-	for attempt := 1; ; attempt++ {
-		err := do()
-		if attempt == attempts || !isRetryable(err) {
-			return db.MapError(ctx, err)
-		}
-		// The pause lets the transaction that won the conflict finish first.
-		select {
-		case <-time.After(time.Duration(attempt) * (5*time.Millisecond + rand.N(15*time.Millisecond))): //nolint:gosec // not a secret
-		case <-ctx.Done():
-			return db.MapError(ctx, err)
-		}
-	}
-}
-
-// withinWait is how long Within waits for the SQLite write connection.
-const withinWait = 3 * time.Second
-
-// Within implements Handle with a transaction of its own.
-func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
-	if db.Engine != SQLite {
-		return db.Tx(ctx, fn)
-	}
-	waiting, cancel := context.WithTimeout(ctx, withinWait)
-	defer cancel()
-	conn, err := db.write.Conn(waiting)
-	if err != nil {
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			err = ErrBusy
-		}
-		return db.MapError(ctx, err)
-	}
-	tx := db.newTx()
-	err = db.commit(ctx, conn, tx, fn)
-	_ = conn.Close() // returned to the pool before subscribers learn of the commit
-	return db.MapError(ctx, db.committed(tx, err))
-}
-
-// Within implements Handle: fn runs in tx itself.
-func (tx *Tx) Within(_ context.Context, fn func(*Tx) error) error { return fn(tx) }
-
-// liteBeginner begins a transaction on SQLite. The pool and its connections implement it.
-type liteBeginner interface {
-	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
-}
-
-func (db *DB) newTx() *Tx { return &Tx{Now: db.Now()} }
-
-// committed notifies the subscribers if err is nil, which means that the transaction has
-// committed.
-func (db *DB) committed(tx *Tx, err error) error {
-	if err != nil {
-		return err
-	}
-	if db.full.Load() != 0 {
-		db.full.Store(0)
-	}
-	db.deliver(tx.messages)
-	db.deliver(tx.here)
-	for _, fn := range tx.after {
-		fn()
-	}
-	return nil
-}
-
-// AfterCommit registers fn to be called when tx has committed. If the process ends between
-// the commit and the call, fn is not called.
-func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
-
-func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx) error) error {
-	if db.pool != nil {
-		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error {
-			tx.pg = t
-			if err := fn(tx); err != nil {
-				return err
-			}
-			return tx.publish(ctx, db.listening.origin())
-		})
-	}
-	t, err := lite.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	defer t.Rollback() //nolint:errcheck // after Commit it has no effect
-	tx.lite = t
-	if err := fn(tx); err != nil {
-		return err
-	}
-	if err := tx.publish(ctx, db.listening.origin()); err != nil {
-		return err
-	}
-	err = t.Commit()
-	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
-		return ctx.Err() // database/sql rolled back when the context ended
-	}
+// Get implements Querier outside a transaction.
+func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
+	span := db.statements.Begin(ctx, query)
+	err := db.get(ctx, dst, query, args)
+	span.End(fault(err))
 	return err
 }
 
-// Snapshot runs fn with a Querier that reads the database as it was when fn began.
-func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
-	return db.MapError(ctx, db.snapshot(ctx, fn))
-}
-
-func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
-	if db.pool != nil {
-		return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
-			func(t pgx.Tx) error { return fn(&Tx{pg: t}) })
-	}
-	t, err := db.read.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer t.Rollback() //nolint:errcheck // there is nothing to undo
-	return fn(&Tx{lite: t})
-}
-
-// Get implements Querier outside a transaction.
-func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
+func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
 	if db.pool != nil {
 		return db.Retry(ctx, func() error { return pgGet(ctx, db.pool, dst, query, args) })
 	}
@@ -355,6 +220,13 @@ func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error
 
 // Select implements Querier outside a transaction.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
+	span := db.statements.Begin(ctx, query)
+	err := db.selectRows(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (db *DB) selectRows(ctx context.Context, dst any, query string, args []any) error {
 	if db.pool != nil {
 		return db.Retry(ctx, func() error { return pgxscan.Select(ctx, db.pool, dst, query, args...) })
 	}
@@ -363,6 +235,13 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 
 // Get implements Querier.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
+	span := tx.statements.Begin(ctx, query)
+	err := tx.get(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (tx *Tx) get(ctx context.Context, dst any, query string, args []any) error {
 	if tx.pg != nil {
 		return tx.look(pgGet(ctx, tx.pg, dst, query, args))
 	}
@@ -371,6 +250,13 @@ func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error
 
 // Select implements Querier.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
+	span := tx.statements.Begin(ctx, query)
+	err := tx.selectRows(ctx, dst, query, args)
+	span.End(fault(err))
+	return err
+}
+
+func (tx *Tx) selectRows(ctx context.Context, dst any, query string, args []any) error {
 	if tx.pg != nil {
 		return tx.look(pgxscan.Select(ctx, tx.pg, dst, query, args...))
 	}
@@ -379,6 +265,13 @@ func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) er
 
 // Exec runs a statement and returns how many rows it changed.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	span := tx.statements.Begin(ctx, query)
+	n, err := tx.exec(ctx, query, args)
+	span.End(fault(err))
+	return n, err
+}
+
+func (tx *Tx) exec(ctx context.Context, query string, args []any) (int64, error) {
 	if tx.pg != nil {
 		tag, err := tx.pg.Exec(ctx, query, args...)
 		return tag.RowsAffected(), tx.look(err)

@@ -94,6 +94,14 @@ type storedEvent struct {
 // Reconcile checks it every day.
 func (s *Service) Apply(ctx context.Context, job ApplyEvent) error {
 	err := s.apply(ctx, job.EventID)
+	outcome := "applied"
+	switch {
+	case errors.Is(err, errRefused):
+		outcome = "refused"
+	case err != nil:
+		outcome = "failed"
+	}
+	s.metrics.events.WithLabelValues(outcome).Inc()
 	if errors.Is(err, errRefused) {
 		s.cfg.Log.ErrorContext(ctx, "a payment event cannot be applied and needs a person", "event", job.EventID, "error", err)
 		return jobs.Cancel(err)

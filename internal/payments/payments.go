@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Service sells credits. It is safe for concurrent use.
@@ -31,6 +33,8 @@ type Service struct {
 	queue  *jobs.Queue
 	stripe *stripeClient // nil without a key
 	cfg    Config
+
+	metrics metrics
 }
 
 // Config is the operator's configuration.
@@ -51,7 +55,8 @@ type Config struct {
 	// "http://localhost:3000". The sandbox's checkout page is below it.
 	BaseURL string
 	// Log receives events that can never be applied. Default slog.Default.
-	Log *slog.Logger
+	Log    *slog.Logger
+	Tracer *tracing.Tracer // nil: requests to Stripe have no spans
 }
 
 // Price is the price of one whole credit.
@@ -80,9 +85,9 @@ func New(db *masterdb.DB, ledger *credits.Ledger, queue *jobs.Queue, cfg Config)
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("payments: %w", err)
 	}
-	s := &Service{db: db, ledger: ledger, queue: queue, cfg: cfg}
+	s := &Service{db: db, ledger: ledger, queue: queue, cfg: cfg, metrics: newMetrics()}
 	if !cfg.StripeKey.IsZero() {
-		s.stripe = newStripeClient(cfg.StripeKey, cfg.StripeURL)
+		s.stripe = newStripeClient(cfg.StripeKey, cfg.StripeURL, countedTransport{http.DefaultTransport, s.metrics.requests, cfg.Tracer})
 	}
 	return s, nil
 }

@@ -147,6 +147,7 @@ func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.St
 		if err := checkPending(ctx, tx, store); err != nil {
 			return err
 		}
+		s.reached(tx, Pending)
 		return recordPurchase(ctx, tx, p, fresh, audit.Success)
 	})
 	if err != nil || row.ProviderRef != nil || row.Status != Pending {

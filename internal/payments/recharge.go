@@ -144,6 +144,7 @@ func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa
 	if row, err = insertPurchase(ctx, tx, p, PurchaseRequest{}); err != nil {
 		return row, r, true, err
 	}
+	s.reached(tx, Pending)
 	return row, r, true, recordPurchase(ctx, tx, authz.Principal{}, p, audit.Success)
 }
 

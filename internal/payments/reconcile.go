@@ -217,6 +217,7 @@ func (s *Service) expireUnbegun(ctx context.Context, report *Report) error {
 			return err
 		}
 		for _, p := range expired {
+			s.reached(tx, Expired)
 			if err := events.Record(ctx, tx, events.PurchaseExpired, p.StoreID, stoa.UserID{}, p.eventData()); err != nil {
 				return err
 			}

@@ -18,9 +18,9 @@ import (
 // of the master database.
 type stripeClient struct{ api *stripe.Client }
 
-func newStripeClient(key keyring.Secret, url string) *stripeClient {
+func newStripeClient(key keyring.Secret, url string, transport http.RoundTripper) *stripeClient {
 	cfg := &stripe.BackendConfig{
-		HTTPClient: &http.Client{Timeout: 12 * time.Second},
+		HTTPClient: &http.Client{Timeout: 12 * time.Second, Transport: transport},
 		// There is only one retry, since a person may wait for the answer, and jobs are
 		// retried anyway.
 		MaxNetworkRetries: stripe.Int64(1),
@@ -185,7 +185,7 @@ type stripeRead struct {
 // what is wrong and never contain the key.
 func CheckStripe(ctx context.Context, key keyring.Secret, url string) error {
 	var lacks []string
-	for _, read := range newStripeClient(key, url).reads() {
+	for _, read := range newStripeClient(key, url, http.DefaultTransport).reads() {
 		err := read.call(ctx)
 		e, answered := errors.AsType[*stripe.Error](err)
 		switch {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +32,7 @@ const stripeMock = "github.com/stripe/stripe-mock@v0.203.0"
 // parameter, to stripe-mock. A call that the table lacks fails the test.
 func TestParametersAreStripes(t *testing.T) {
 	t.Parallel()
-	c := newStripeClient(keyring.NewSecret("sk_test_mock"), startStripeMock(t))
+	c := newStripeClient(keyring.NewSecret("sk_test_mock"), startStripeMock(t), http.DefaultTransport)
 	text := func(s string) *string { return &s }
 	p := purchase{Attempt: 1, Purchase: Purchase{
 		ID: stoa.NewID[stoa.PurchaseID](), StoreID: stoa.NewID[stoa.StoreID](), Credits: 100 * credits.Credit, AmountMinor: 100, Currency: "USD",

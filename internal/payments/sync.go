@@ -113,6 +113,9 @@ func (s *Service) applyState(ctx context.Context, tx *masterdb.Tx, p *purchase, 
 	if err != nil {
 		return err
 	}
+	if p.Status != before.Status {
+		s.reached(tx, p.Status)
+	}
 	return recordChange(ctx, tx, before, p.Purchase)
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
@@ -34,6 +36,7 @@ type Service struct {
 	slots    slots
 	waiters  *lease.Waiters
 	poll     time.Duration // between two checks of Wait
+	ended    *prometheus.CounterVec
 }
 
 // Options configure a Service.
@@ -71,7 +74,8 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 		opts.Process = rand.Text()
 	}
 	return &Service{
-		db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts,
+		ended: newRunsTotal(),
+		db:    db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts,
 		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, eventTopic), poll: lease.Poll,
 	}
 }

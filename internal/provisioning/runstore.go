@@ -142,8 +142,10 @@ func (e *execution) tell(ctx context.Context, tx *masterdb.Tx, last change) erro
 	case last.step != "" || last.state != Succeeded && last.state != Failed:
 		return nil
 	case last.fault == nil:
+		tx.AfterCommit(func() { e.ended.WithLabelValues(string(Succeeded)).Inc() })
 		return events.Record(ctx, tx, events.DatabaseReady, e.run.StoreID, stoa.UserID{}, data)
 	}
+	tx.AfterCommit(func() { e.ended.WithLabelValues(string(Failed)).Inc() })
 	data["code"], data["message"] = string(last.fault.Code), last.fault.Message
 	return events.Record(ctx, tx, events.DatabaseFailed, e.run.StoreID, stoa.UserID{}, data)
 }

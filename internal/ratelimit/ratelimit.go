@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/stoahq/stoa/internal/keyring"
@@ -104,13 +105,15 @@ type Limiter struct {
 	memory  *memory
 	shared  *shared // nil without Redis
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+
+	refusals *prometheus.CounterVec
 }
 
 // New returns a limiter that counts in memory or, unless url is zero, in the Redis
 // (or Valkey) server at url: redis://, or rediss:// for TLS. A server that does not
 // respond is not an error.
 func New(url keyring.Secret, log *slog.Logger) (*Limiter, error) {
-	l := &Limiter{memory: newMemory(maxKeys)}
+	l := &Limiter{memory: newMemory(maxKeys), refusals: newRefusals()}
 	if url.IsZero() {
 		return l, nil
 	}
@@ -144,7 +147,11 @@ func (l *Limiter) Take(ctx context.Context, k Key, limit Limit) Result {
 // Attempt counts an attempt and returns zero, or counts none and returns the wait
 // for the next. The caller calls Forget when an attempt succeeds.
 func (l *Limiter) Attempt(ctx context.Context, k Key, p Backoff) (wait time.Duration) {
-	return call(l, func(c counter) (time.Duration, error) { return c.attempt(ctx, k, p) })
+	wait = call(l, func(c counter) (time.Duration, error) { return c.attempt(ctx, k, p) })
+	if wait > 0 {
+		l.refusals.WithLabelValues(k.name).Inc()
+	}
+	return wait
 }
 
 // Forget deletes the counts of the keys.

@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/sqlite"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // ErrNotFound means that a query for one row found none.
@@ -49,8 +50,9 @@ type DB struct {
 	bulkhead    *bulkhead // nil when the database is not leased: see failed
 	own         *CustomMigrations
 	pinned      *sessionState
-	log         *slog.Logger // nil: slog.Default()
-	migrating   sync.Mutex   // locked while a migration uses the pool
+	log         *slog.Logger        // nil: slog.Default()
+	statements  *tracing.Statements // nil: statements have no spans
+	migrating   sync.Mutex          // locked while a migration uses the pool
 
 	// successor leases the store's database if it is another one now; otherwise the lease
 	// has no database, and moving says whether there may be another one soon. It is nil
@@ -122,6 +124,13 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 // than the max tag of its field allows (255 by default), for a date outside the
 // years 1 to 9999 and for a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
+	span := db.statements.Begin(ctx, query)
+	err := db.getOnce(ctx, dst, query, args)
+	span.End(err)
+	return err
+}
+
+func (db *DB) getOnce(ctx context.Context, dst any, query string, args []any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
 		return db.get(ctx, dst, query, values(args))
@@ -131,6 +140,13 @@ func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error
 // Select scans all rows into dst, a pointer to a slice. It checks each row as
 // Get does.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
+	span := db.statements.Begin(ctx, query)
+	err := db.selectRows(ctx, dst, query, args)
+	span.End(err)
+	return err
+}
+
+func (db *DB) selectRows(ctx context.Context, dst any, query string, args []any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
 		return db.account.selectRows(ctx, db.sqlx, dst, db.sqlx.Rebind(query), values(args))
@@ -141,11 +157,14 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 // values changed, on every engine. It retries after a deadlock, and in the store's new
 // database after a move.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	span := db.statements.Begin(ctx, query)
 	n, err = db.exec(ctx, query, args)
-	return n, db.afterMove(ctx, err, func(next *DB) (err error) {
+	err = db.afterMove(ctx, err, func(next *DB) (err error) {
 		n, err = next.exec(ctx, query, args)
 		return err
 	})
+	span.End(err)
+	return n, err
 }
 
 func (db *DB) exec(ctx context.Context, query string, args []any) (n int64, err error) {
@@ -162,8 +181,11 @@ func (db *DB) exec(ctx context.Context, query string, args []any) (n int64, err 
 // must not keep results of an earlier attempt. A panic of fn rolls the transaction back and continues in the
 // caller.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
+	span := db.statements.Begin(ctx, "TRANSACTION")
 	err := db.tx(ctx, fn)
-	return db.afterMove(ctx, err, func(next *DB) error { return next.tx(ctx, fn) })
+	err = db.afterMove(ctx, err, func(next *DB) error { return next.tx(ctx, fn) })
+	span.End(err)
+	return err
 }
 
 func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
@@ -173,7 +195,7 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 			return beforeCommit(err)
 		}
 		defer t.Rollback() //nolint:errcheck // has no effect after Commit
-		if err := fn(&Tx{t, db.account, db.log}); err != nil {
+		if err := fn(&Tx{t, db.account, db.log, db.statements}); err != nil {
 			return beforeCommit(err)
 		}
 		return t.Commit()
@@ -298,25 +320,32 @@ func unavailable(err error) *stoa.Error {
 
 // Tx is one transaction in a tenant database.
 type Tx struct {
-	sqlx    *sqlx.Tx
-	account account
-	log     *slog.Logger
+	sqlx       *sqlx.Tx
+	account    account
+	log        *slog.Logger
+	statements *tracing.Statements
 }
 
 // Get does the same as DB.Get inside the transaction.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) (err error) {
+	span := tx.statements.Begin(ctx, query)
+	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
 	return tx.account.getRow(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
 // Select does the same as DB.Select inside the transaction.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) (err error) {
+	span := tx.statements.Begin(ctx, query)
+	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
 	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
 // Exec does the same as DB.Exec inside the transaction.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	span := tx.statements.Begin(ctx, query)
+	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
 	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Options configure a Manager: how much it keeps open and how long it waits.
@@ -29,6 +30,7 @@ type Options struct {
 	Managed          *Server                  // where managed databases are created; nil: embedded, in DataDir
 	Memory           *ratelimit.ByteBudget    // limits the memory of answers; nil: no limit
 	Log              *slog.Logger             // receives panics of drivers; default slog.Default()
+	Tracer           *tracing.Tracer          // makes the spans of statements; nil: they have none
 	sweepInterval    time.Duration
 	spareFiles       func() // closes unused databases when the process can open no more files
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // open connects the pool and wakes its waiters. A pool that fails is removed from
@@ -76,6 +77,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 	db, err := m.newDB(c, b)
 	if err == nil {
 		db.protectPool()
+		db.statements = m.opts.Tracer.Statements("store", string(c.Engine), tracing.Store(store))
 		m.followPasswords(db, store)
 		b.conns, b.server = m.conns, serverOf(c)
 		if db.Engine == credential.SQLite {

@@ -432,6 +432,7 @@ func (c *claimed) disable(ctx context.Context, tx *masterdb.Tx, reason string) e
 	if err := audit.Record(ctx, tx, authz.Principal{}, audit.Event{Action: audit.WebhookDisabled, Store: store, Details: details}); err != nil {
 		return err
 	}
+	tx.AfterCommit(func() { c.s.metrics.disabled.WithLabelValues(reason).Inc() })
 	return c.s.enqueueNotices(ctx, tx, c.id, c.row.StoreID)
 }
 

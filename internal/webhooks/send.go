@@ -16,10 +16,13 @@ import (
 	"unicode/utf8"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 const (
@@ -80,6 +83,24 @@ type result struct {
 // deliver makes one attempt to send an event. It returns nil when the process stops before
 // the outcome is known.
 func (s *Service) deliver(ctx context.Context, url string, secrets []string, e events.Event) *result {
+	if s.opts.Tracer == nil {
+		return s.attempt(ctx, url, secrets, e)
+	}
+	// The endpoint's address is not recorded: its path may be a secret.
+	ctx, span := s.opts.Tracer.Call(ctx, "webhook delivery", attribute.String("stoa.event.type", string(e.Type)), attribute.String("stoa.event.id", e.ID.String()))
+	r := s.attempt(ctx, url, secrets, e)
+	if r != nil && r.fault != "" {
+		span.SetStatus(codes.Error, r.outcome())
+	}
+	status := 0
+	if r != nil {
+		status = r.status
+	}
+	tracing.Answered(span, status, nil)
+	return r
+}
+
+func (s *Service) attempt(ctx context.Context, url string, secrets []string, e events.Event) *result {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -101,6 +122,7 @@ func (s *Service) deliver(ctx context.Context, url string, secrets []string, e e
 		}
 		r.fault, r.endpoint = faultText(err), true
 	}
+	s.metrics.attempts.WithLabelValues(r.outcome()).Inc()
 	return r
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Options configure a Service.
@@ -36,7 +37,8 @@ type Options struct {
 	URL      string // of the platform, for mails
 	Limit    int    // endpoints of a store; 0 is no limit
 	Log      *slog.Logger
-	Schedule Schedule // zero: the default
+	Schedule Schedule        // zero: the default
+	Tracer   *tracing.Tracer // nil: deliveries have no spans
 }
 
 // Schedule are the times of deliveries.
@@ -75,6 +77,7 @@ type Service struct {
 	process *lease.Process
 	client  *http.Client
 	signals signals
+	metrics metrics
 
 	changed changedAccounts
 	lanes   [2]lane // quick and slow
@@ -88,6 +91,7 @@ func New(db *masterdb.DB, l *credits.Ledger, queue *jobs.Queue, opts Options) *S
 	}
 	s := &Service{
 		db: db, ledger: l, queue: queue, opts: opts, process: lease.NewProcess(opts.Process),
+		metrics: newMetrics(),
 		client:  newClient(opts.Dialer, opts.Schedule.Timeout),
 		signals: signals{followers: map[chan struct{}]bool{}, work: make(chan struct{}, 1)},
 		changed: changedAccounts{stores: map[stoa.StoreID]bool{}},

@@ -1,0 +1,156 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/tracing/tracingtest"
+)
+
+const callersTrace = "0af7651916cd43dd8448eb211c80319c"
+
+// TestTraces follows requests of one trace through the master, a store's database and a job,
+// and compares the log lines.
+func TestTraces(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			collector, out := tracingtest.Start(t), &syncBuffer{}
+			cfg := testConfig(t, engine)
+			cfg.OTelEndpoint = collector.URL
+			s, err := launch(t.Context(), cfg, slog.New(slog.NewJSONHandler(out, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, store, hostname := connected(t, s, "owner@example.com")
+			parent := "00-" + callersTrace + "-b7ad6b7169203331-00"
+			c.call("PATCH", "/api/stores/"+store, object{"name": "New name"}, "traceparent", parent, "tracestate", "hidden=1", "baggage", "hidden=1")
+			shopper := client{t: t, url: s.URL}
+			shopper.call("GET", "/api/storefront/store", nil, "Host", hostname, "traceparent", parent).want(http.StatusOK)
+			eventually(t, "the job of the change has run", func() bool { return strings.Contains(out.String(), `"kind":"stores.carry_identity"`) })
+			if err := s.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			spans := slices.DeleteFunc(collector.Spans(), func(span *tracepb.Span) bool { return idOf(span.GetTraceId()) != callersTrace })
+			names := map[string]int{}
+			for _, span := range spans {
+				names[span.GetName()]++
+			}
+			for _, name := range []string{"PATCH /api/stores/{id}", "GET /api/storefront/store", "TRANSACTION master", "SELECT store", "job stores.carry_identity"} {
+				if names[name] == 0 {
+					t.Errorf("the trace has no span %q: %v", name, names)
+				}
+			}
+			for _, span := range spans {
+				if span.GetName() == "SELECT store" && tracingtest.Attribute(span, "stoa.store.id") != store {
+					t.Errorf("a statement in a store's database does not name it: %v", span)
+				}
+			}
+			if bytes.Contains(collector.Bytes(), []byte("hidden")) {
+				t.Error("the caller's tracestate or baggage was exported")
+			}
+			checkTraceLines(t, out.String(), store)
+		})
+	}
+}
+
+// checkTraceLines checks that the log's lines of the trace are those of two requests and a job,
+// about the store.
+func checkTraceLines(t *testing.T, log, store string) {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(log) {
+		var l struct {
+			Msg, Route, Kind, Outcome string
+			TraceID                   string   `json:"trace_id"`
+			StoreID                   string   `json:"store_id"`
+			UserID                    string   `json:"user_id"`
+			RequestID                 string   `json:"request_id"`
+			DurationMS                *float64 `json:"duration_ms"`
+		}
+		if json.Unmarshal([]byte(line), &l) != nil || l.TraceID != callersTrace {
+			continue
+		}
+		found = append(found, l.Msg+" "+l.Route+l.Kind)
+		if l.StoreID != store || l.DurationMS == nil || l.Msg == "request" && l.RequestID == "" || l.Route == "/api/stores/{id}" && l.UserID == "" {
+			t.Error("a line lacks something:", line)
+		}
+	}
+	for _, want := range []string{"request /api/stores/{id}", "request /api/storefront/store", "job stores.carry_identity"} {
+		if !slices.Contains(found, want) {
+			t.Errorf("the log has no line %q of the trace: %v", want, found)
+		}
+	}
+}
+
+func idOf(id []byte) string {
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 2*len(id))
+	for _, b := range id {
+		out = append(out, digits[b>>4], digits[b&15])
+	}
+	return string(out)
+}
+
+// TestStopWithHangingCollector checks that requests are answered and the server stops in order
+// while the collector does not answer.
+func TestStopWithHangingCollector(t *testing.T) {
+	t.Parallel()
+	collector := tracingtest.Start(t)
+	collector.AnswerWith(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	cfg := testConfig(t, masterdb.SQLite)
+	cfg.OTelEndpoint = collector.URL
+	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := register(t, s, "owner@example.com")
+	for range 3000 { // more than the queue holds
+		c.call("GET", "/healthz", nil).want(http.StatusOK)
+	}
+	begun := time.Now()
+	if err := s.Stop(); err != nil {
+		t.Error("the stop has a fault because of the collector:", err)
+	}
+	if took := time.Since(begun); took > cfg.StopTimeout {
+		t.Errorf("the stop took %v", took)
+	}
+}
+
+// TestTracingSettings checks that a setting that cannot work is refused at the start.
+func TestTracingSettings(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(*config.Config){
+		"OTEL_EXPORTER_OTLP_ENDPOINT": func(c *config.Config) { c.OTelEndpoint = "collector:4317" },
+		"OTEL_EXPORTER_OTLP_PROTOCOL": func(c *config.Config) { c.OTelProtocol = "grpc" },
+		"OTEL_TRACES_SAMPLER":         func(c *config.Config) { c.OTelSampler = "jaeger_remote" },
+		"OTEL_TRACES_SAMPLER_ARG":     func(c *config.Config) { c.OTelSampler, c.OTelSamplerArg = "traceidratio", "1%" },
+		"OTEL_RESOURCE_ATTRIBUTES":    func(c *config.Config) { c.OTelAttributes = "production" },
+	} {
+		cfg := testConfig(t, masterdb.SQLite)
+		cfg.OTelEndpoint = "http://127.0.0.1:4318"
+		if err := cfg.Check(); err != nil {
+			t.Fatal(err)
+		}
+		set(cfg)
+		if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), name+" ") && !strings.Contains(err.Error(), name+":") {
+			t.Errorf("%s: %v", name, err)
+		}
+		cfg.OTelDisabled = true
+		if err := cfg.Check(); err != nil {
+			t.Errorf("%s, but tracing is disabled: %v", name, err)
+		}
+	}
+}
