@@ -81,6 +81,17 @@ test-long: ## run every test in its long form
 faults: ## run the fault suite in its long form: replicas, fail-over, full disk (FAULT="part of a name")
 	STOA_TEST_FAULTS="$(FAULT)" STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 scripts/with-servers go test -timeout 45m -run '^TestFaults$$' -v -count 1 $(TESTFLAGS) ./internal/app
 
+# For half an hour: three replicas of the release before this one, and of this one.
+.PHONY: upgrades
+upgrades: ## upgrade and roll back replicas under load for 30 minutes
+	STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 scripts/with-servers go test -timeout 60m -run '^TestUpgrade$$' -v -count 1 $(TESTFLAGS) ./internal/app
+
+DOMAINS := masterdb credits accounts stores hostnames idempotency events payments provisioning webhooks jobs presence backups fleet moves imports keyrotation apikeys authz operations masterbackup lease
+
+.PHONY: test-serializable
+test-serializable: ## run the domains' tests on a master whose transactions are serializable
+	STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 STOA_TEST_MASTER_PARAMETERS=default_transaction_isolation=serializable scripts/with-servers go test -timeout 45m -parallel 4 -short -count 1 $(TESTFLAGS) $(addprefix ./internal/,$(DOMAINS))
+
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
 	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_REDIS_URL -u STOA_TEST_S3_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
