@@ -56,6 +56,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, credentials: db.credentials,
 		dial: db.dial, dials: db.dials, bulkhead: p.bulkhead, account: p.bulkhead.account, own: db.own, pinned: db.pinned, log: db.log}
 	p.db.protectPool()
+	m.trace(p.db, p.store)
 	m.followPasswords(p.db, p.store)
 	m.followMoves(p.db, p.store, p.version)
 	if p.embedded {

@@ -77,7 +77,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 	db, err := m.newDB(c, b)
 	if err == nil {
 		db.protectPool()
-		db.statements = m.opts.Tracer.Statements("store", string(c.Engine), tracing.Store(store))
+		m.trace(db, store)
 		m.followPasswords(db, store)
 		b.conns, b.server = m.conns, serverOf(c)
 		if db.Engine == credential.SQLite {
@@ -89,6 +89,11 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 		return nil, err
 	}
 	return db, nil
+}
+
+// trace makes the statements of a store's pool have spans.
+func (m *Manager) trace(db *DB, store stoa.StoreID) {
+	db.statements = m.opts.Tracer.Statements("store", string(db.Engine), tracing.Store(store))
 }
 
 // dialTarget returns what the dialer must know about c's database. A merchant
