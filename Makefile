@@ -29,7 +29,7 @@ build: ## build bin/stoa as it is released
 	scripts/build
 
 # What linux/amd64 had when this was set, and 3 %: 50,352,290 bytes.
-MAX_SIZE := 52000000
+MAX_SIZE := 54000000
 
 .PHONY: size-check
 size-check: build ## check that bin/stoa is no larger than it was, and that its command line works
