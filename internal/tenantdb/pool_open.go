@@ -77,7 +77,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 	db, err := m.newDB(c, b)
 	if err == nil {
 		db.protectPool()
-		db.statements = m.opts.Tracer.Statements("store", string(c.Engine), tracing.Store(store))
+		db.statements = m.statements(store, c.Engine)
 		m.followPasswords(db, store)
 		b.conns, b.server = m.conns, serverOf(c)
 		if db.Engine == credential.SQLite {
@@ -133,4 +133,12 @@ func serverOf(c credential.Credentials) string {
 		server += "/" + c.User[strings.LastIndex(c.User, ".")+1:]
 	}
 	return server
+}
+
+// statements returns what makes the spans of the statements in a store's database.
+func (m *Manager) statements(store stoa.StoreID, engine credential.EngineName) *tracing.Statements {
+	if m.opts.Tracer == nil {
+		return nil
+	}
+	return m.opts.Tracer.Statements("store", string(engine), tracing.Store(store))
 }
