@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -43,7 +44,7 @@ func TestTraces(t *testing.T) {
 			if err := s.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			spans := slices.DeleteFunc(collector.Spans(), func(span *tracepb.Span) bool { return idOf(span.GetTraceId()) != callersTrace })
+			spans := slices.DeleteFunc(collector.Spans(), func(span *tracepb.Span) bool { return hex.EncodeToString(span.GetTraceId()) != callersTrace })
 			names := map[string]int{}
 			for _, span := range spans {
 				names[span.GetName()]++
@@ -95,15 +96,6 @@ func checkTraceLines(t *testing.T, log, store string) {
 	}
 }
 
-func idOf(id []byte) string {
-	const digits = "0123456789abcdef"
-	out := make([]byte, 0, 2*len(id))
-	for _, b := range id {
-		out = append(out, digits[b>>4], digits[b&15])
-	}
-	return string(out)
-}
-
 // TestStopWithHangingCollector checks that requests are answered and the server stops in order
 // while the collector does not answer.
 func TestStopWithHangingCollector(t *testing.T) {
@@ -112,13 +104,14 @@ func TestStopWithHangingCollector(t *testing.T) {
 	collector.AnswerWith(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.OTelEndpoint = collector.URL
+	unlimited(cfg)
 	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, _ := register(t, s, "owner@example.com")
 	for range 3000 { // more than the queue holds
-		c.call("GET", "/healthz", nil).want(http.StatusOK)
+		c.call("GET", "/api/auth/me", nil).want(http.StatusOK)
 	}
 	begun := time.Now()
 	if err := s.Stop(); err != nil {
