@@ -54,8 +54,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	}
 	p.bulkhead = m.newBulkhead(p.store)
 	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, credentials: db.credentials,
-		dial: db.dial, dials: db.dials, bulkhead: p.bulkhead, account: p.bulkhead.account, own: db.own, pinned: db.pinned, log: db.log,
-		statements: m.statements(p.store, db.Engine)}
+		dial: db.dial, dials: db.dials, bulkhead: p.bulkhead, account: p.bulkhead.account, own: db.own, pinned: db.pinned, log: db.log}
 	p.db.protectPool()
 	m.trace(p.db, p.store)
 	m.followPasswords(p.db, p.store)

@@ -139,11 +139,3 @@ func serverOf(c credential.Credentials) string {
 	}
 	return server
 }
-
-// statements returns what makes the spans of the statements in a store's database.
-func (m *Manager) statements(store stoa.StoreID, engine credential.EngineName) *tracing.Statements {
-	if m.opts.Tracer == nil {
-		return nil
-	}
-	return m.opts.Tracer.Statements("store", string(engine), tracing.Store(store))
-}
