@@ -55,10 +55,15 @@ func TestAttemptsAreLoggedAndCounted(t *testing.T) {
 		}
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(q.Metrics()...)
-		var counted map[string]int
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-			if counted = outcomes(t, registry); len(counted) == len(want) {
-				break
+		counted := map[string]int{}
+		deadline, tick := time.After(patience), time.NewTicker(10*time.Millisecond)
+		defer tick.Stop()
+		for waiting := true; waiting && len(counted) < len(want); {
+			select {
+			case <-tick.C:
+				counted = outcomes(t, registry)
+			case <-deadline:
+				waiting = false
 			}
 		}
 		if d := cmp.Diff(want, counted); d != "" {
