@@ -91,7 +91,7 @@ func TestBlackHole(t *testing.T) {
 		for _, when := range []string{"while open", "before it is opened"} {
 			t.Run(string(engine)+" "+when, func(t *testing.T) {
 				t.Parallel()
-				h := setup(t, tenantdb.Options{StatementTimeout: 300 * time.Millisecond, OpenTimeout: 300 * time.Millisecond, Cooldown: 2 * time.Second})
+				h := setup(t, tenantdb.Options{StatementTimeout: 300 * time.Millisecond, OpenTimeout: time.Second, Cooldown: 2 * time.Second})
 				victim, other := h.store(t), h.store(t)
 				way, c := newWays(t, tenantdbtest.Create(t, engine))
 				h.save(t, victim, c)
