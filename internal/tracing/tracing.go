@@ -4,7 +4,7 @@
 //
 // A span has names, ids, statuses and statements without their values. Nothing that a person
 // has written, and no secret, belongs into one: collectors keep spans for long and show them
-// to many. docs/adr/0039-tracing.md has the reasons.
+// to many. docs/adr/0040-tracing.md has the reasons.
 package tracing
 
 import (
