@@ -131,7 +131,10 @@ func readPaid(ctx context.Context, db *pgxpool.Pool, query string, args []any) (
 		}
 		return nil
 	})
-	return balances, err
+	if err != nil {
+		return nil, err
+	}
+	return balances, nil
 }
 
 const paidColumns = `store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, version, updated_at`
