@@ -51,13 +51,10 @@ func previousRelease(t *testing.T) string {
 		commit = git("rev-parse", added+"^")
 	}
 	source, program := t.TempDir(), filepath.Join(t.TempDir(), "stoa-previous")
-	git("worktree", "prune")
-	git("worktree", "add", "--detach", "--force", source, commit)
-	t.Cleanup(func() {
-		cmd := exec.Command("git", "worktree", "remove", "--force", source)
-		cmd.Dir = root
-		_ = cmd.Run()
-	})
+	git("archive", "--format=tar", "--output="+filepath.Join(source, "source.tar"), commit)
+	if out, err := exec.CommandContext(t.Context(), "tar", "-C", source, "-xf", filepath.Join(source, "source.tar")).CombinedOutput(); err != nil {
+		t.Fatalf("commit %s: %v\n%s", commit, err, out)
+	}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/stoa")
 	build.Dir = source
 	if out, err := build.CombinedOutput(); err != nil {
