@@ -120,7 +120,7 @@ func isSetting(flag *kong.Flag) bool { return flag.Group != nil && flag.Group.Ke
 // printSettings lists the settings with their environment variables and defaults.
 func printSettings(w io.Writer, app *kong.Application) {
 	Printf(w, "Settings are the same for every command. Each is a flag, an environment variable, or a\n"+
-		"line of stoa.yaml in the working directory (named like the flag); a flag comes first.\n'stoa serve' needs none of them.\n")
+		"line of stoa.yaml in the working directory (named like the flag); a flag comes first.\nFor development 'stoa serve' needs none of them.\n")
 	for _, flag := range app.Flags {
 		if !isSetting(flag) || flag.Hidden {
 			continue

@@ -77,7 +77,7 @@ func (c *Config) productionPlaceFaults() []Defect {
 	}
 	if c.BaseURL == "" {
 		out = append(out, Defect{Name: "STOA_BASE_URL", text: "is required in production: links in mails, sign-ins and webhooks name it",
-			Remedy: "set the address at which people open the platform, such as https://" + c.BaseDomain})
+			Remedy: "set the address at which people open the platform, such as https://shops.example.com"})
 	}
 	return out
 }
