@@ -24,6 +24,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/quotas"
 	"github.com/stoahq/stoa/internal/ratelimit"
 	"github.com/stoahq/stoa/internal/stores"
@@ -226,10 +227,29 @@ func (a *Accounts) Me(ctx context.Context, p authz.Principal) (User, error) {
 	return user, err
 }
 
+// MeWithStores is Me, with the first page of the caller's stores, which is as long as a page
+// may be.
+func (a *Accounts) MeWithStores(ctx context.Context, p authz.Principal) (User, stores.Page, error) {
+	if err := p.SignedIn(); err != nil {
+		return User{}, stores.Page{}, err
+	}
+	var user User
+	found, err := a.stores.ListWith(ctx, p, page.MaxLimit, "", userQuery(&user, p.UserID))
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return User{}, stores.Page{}, authz.ErrSessionRevoked()
+	}
+	return user, found, err
+}
+
+// userQuery is the query of ReadUser.
+func userQuery(user *User, id stoa.UserID) masterdb.Query {
+	return masterdb.One(user, `SELECT `+userColumns+` FROM users WHERE id = $1 AND deleted_at IS NULL`, id)
+}
+
 // ReadUser returns a user. It fails with masterdb.ErrNotFound, also for one who has
 // deleted their account.
 func ReadUser(ctx context.Context, q masterdb.Querier, id stoa.UserID) (User, error) {
 	var user User
-	err := q.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE id = $1 AND deleted_at IS NULL`, id)
+	err := q.Batch(ctx, userQuery(&user, id))
 	return user, err
 }

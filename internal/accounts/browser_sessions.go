@@ -87,10 +87,9 @@ func (a *Accounts) AuthenticateCookie(ctx context.Context, cookie keyring.Secret
 // extendCookie records a use of a browser's session.
 func (a *Accounts) extendCookie(ctx context.Context, p authz.Principal, until time.Time, c Client) error {
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `
+		return tx.ExecLater(ctx, `
 			UPDATE sessions SET last_used_at = $1, expires_at = $2, user_agent = $3, address = $4 WHERE id = $5 AND revoked_at IS NULL`,
 			tx.Now, until, sanitize(c.UserAgent, maxUserAgent), sanitize(c.Address, maxAddress), p.SessionID)
-		return err
 	})
 }
 
@@ -98,7 +97,7 @@ func (a *Accounts) extendCookie(ctx context.Context, p authz.Principal, until ti
 // when its user gave their password; nil for an impersonation.
 func issueCookie(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, user User, lifetime time.Duration, authenticated *time.Time) (Session, error) {
 	cookie := newToken(cookiePrefix)
-	_, err := tx.Exec(ctx, `UPDATE sessions SET cookie_hash = $1, authenticated_at = $2 WHERE id = $3`, cookie.Hash(), authenticated, id)
+	err := tx.ExecLater(ctx, `UPDATE sessions SET cookie_hash = $1, authenticated_at = $2 WHERE id = $3`, cookie.Hash(), authenticated, id)
 	return Session{User: user, Cookie: cookie, ExpiresIn: lifetime, id: id}, err
 }
 

@@ -79,6 +79,9 @@ func (a *Accounts) signIn(ctx context.Context, tx *masterdb.Tx, user User, c Cli
 	if err != nil {
 		return Session{}, err
 	}
+	if err := checkNotSuspended(ctx, tx, user.ID); err != nil {
+		return Session{}, err
+	}
 	session, err := a.openSession(ctx, tx, user, c)
 	if err != nil {
 		return Session{}, err

@@ -79,7 +79,7 @@ func (a *Accounts) HandleMails(q *jobs.Queue) {
 // address has an account: the job reads that.
 func (a *Accounts) requestMail(ctx context.Context, tx *masterdb.Tx, p purpose, email string) error {
 	id := stoa.NewID[requestID]()
-	_, err := tx.Exec(ctx, `INSERT INTO email_requests (id, purpose, email, created_at) VALUES ($1, $2, $3, $4)`, id, string(p), email, tx.Now)
+	err := tx.ExecLater(ctx, `INSERT INTO email_requests (id, purpose, email, created_at) VALUES ($1, $2, $3, $4)`, id, string(p), email, tx.Now)
 	if err != nil {
 		return err
 	}

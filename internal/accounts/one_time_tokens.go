@@ -48,7 +48,7 @@ type oneTime struct {
 // issueToken creates a token and stores its hash.
 func issueToken(ctx context.Context, tx *masterdb.Tx, p purpose, t oneTime) (keyring.Secret, error) {
 	token := newToken(p.prefix())
-	_, err := tx.Exec(ctx, `
+	err := tx.ExecLater(ctx, `
 		INSERT INTO one_time_tokens (hash, purpose, user_id, invitation_id, request_id, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		token.Hash(), string(p), t.UserID, t.InvitationID, t.RequestID, tx.Now, t.ExpiresAt)

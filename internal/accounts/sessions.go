@@ -31,14 +31,11 @@ const (
 // openSession opens a session for a user who has been authenticated. It fails with
 // account_suspended.
 func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, c Client) (Session, error) {
-	if err := checkNotSuspended(ctx, tx, user.ID); err != nil {
-		return Session{}, err
-	}
 	if err := trimSessions(ctx, tx, user.ID); err != nil {
 		return Session{}, err
 	}
 	id := stoa.NewID[stoa.SessionID]()
-	_, err := tx.Exec(ctx, `
+	err := tx.ExecLater(ctx, `
 		INSERT INTO sessions (id, user_id, user_agent, address, created_at, last_used_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $5, $6)`,
 		id, user.ID, sanitize(c.UserAgent, maxUserAgent), sanitize(c.Address, maxAddress), tx.Now, tx.Now.Add(a.opts.RefreshTTL))
@@ -58,15 +55,14 @@ const maxSessions = maxNetworks
 // trimSessions makes room for another session. It deletes revoked sessions
 // first, then the least recently used.
 func trimSessions(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) error {
-	_, err := tx.Exec(ctx, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE user_id = $1 AND impersonator IS NULL
+	return tx.ExecLater(ctx, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE user_id = $1 AND impersonator IS NULL
 		ORDER BY revoked_at IS NOT NULL, last_used_at DESC, id DESC LIMIT 1000 OFFSET $2)`, user, maxSessions-1)
-	return err
 }
 
 // issueTokens creates the next pair of tokens of a session.
 func (a *Accounts) issueTokens(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, user User) (Session, error) {
 	refresh := newRefreshToken()
-	_, err := tx.Exec(ctx, `INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES ($1, $2, $3)`,
+	err := tx.ExecLater(ctx, `INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES ($1, $2, $3)`,
 		refresh.Hash(), id, tx.Now)
 	if err != nil {
 		return Session{}, err
@@ -169,13 +165,12 @@ func lockRefreshToken(ctx context.Context, tx *masterdb.Tx, hash string) (tokenR
 // extendSession marks the token as used and extends the session. The time of the
 // first use is kept.
 func (a *Accounts) extendSession(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, hash string, c Client) error {
-	if _, err := tx.Exec(ctx, `UPDATE refresh_tokens SET spent_at = $1 WHERE hash = $2 AND spent_at IS NULL`, tx.Now, hash); err != nil {
+	if err := tx.ExecLater(ctx, `UPDATE refresh_tokens SET spent_at = $1 WHERE hash = $2 AND spent_at IS NULL`, tx.Now, hash); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `
+	return tx.ExecLater(ctx, `
 		UPDATE sessions SET last_used_at = $1, expires_at = $2, user_agent = $3, address = $4 WHERE id = $5`,
 		tx.Now, tx.Now.Add(a.opts.RefreshTTL), sanitize(c.UserAgent, maxUserAgent), sanitize(c.Address, maxAddress), id)
-	return err
 }
 
 // Logout revokes the caller's session: its access and refresh tokens stop

@@ -182,7 +182,7 @@ func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `
+	err = tx.ExecLater(ctx, `
 		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),

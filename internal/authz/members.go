@@ -12,9 +12,8 @@ import (
 // Grant makes the user a member of the store, in the transaction that
 // creates the store or accepts the invitation.
 func Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, user stoa.UserID, role Role) error {
-	_, err := tx.Exec(ctx, `INSERT INTO store_members (store_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)`,
+	return tx.ExecLater(ctx, `INSERT INTO store_members (store_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)`,
 		store, user, string(role), tx.Now)
-	return err
 }
 
 // LockOwners returns the store's owners and locks their rows until tx ends, so

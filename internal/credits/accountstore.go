@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -48,7 +46,7 @@ func (l *Ledger) flush(ctx context.Context, tx *masterdb.Tx, a *account) error {
 	if !a.changed {
 		return nil
 	}
-	if _, err := tx.Exec(ctx, `
+	if err := tx.ExecLater(ctx, `
 		UPDATE credit_balances SET balance = $2, reserved = $3, debt = $4, seq = $5, version = $6, lotted = $7,
 			lifetime_purchased = $8, lifetime_spent = $9, updated_at = $10
 		WHERE store_id = $1`,
@@ -60,7 +58,7 @@ func (l *Ledger) flush(ctx context.Context, tx *masterdb.Tx, a *account) error {
 		return err
 	}
 	for _, h := range a.ended {
-		if _, err := tx.Exec(ctx, `UPDATE credit_holds SET state = 'expired', resolved_at = $2 WHERE id = $1`, h.ID, tx.Now); err != nil {
+		if err := tx.ExecLater(ctx, `UPDATE credit_holds SET state = 'expired', resolved_at = $2 WHERE id = $1`, h.ID, tx.Now); err != nil {
 			return err
 		}
 	}
@@ -76,18 +74,18 @@ func (a *account) flushLots(ctx context.Context, tx *masterdb.Tx) error {
 		var err error
 		switch {
 		case l.fresh:
-			_, err = tx.Exec(ctx, `
+			err = tx.ExecLater(ctx, `
 				INSERT INTO credit_lots (id, store_id, seq, priority, expires_at, amount, remaining) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 				l.ID, a.StoreID, l.Seq, l.Priority, l.ExpiresAt, l.Amount, l.Remaining)
 		case l.touched:
-			_, err = tx.Exec(ctx, `UPDATE credit_lots SET remaining = $2 WHERE id = $1`, l.ID, l.Remaining)
+			err = tx.ExecLater(ctx, `UPDATE credit_lots SET remaining = $2 WHERE id = $1`, l.ID, l.Remaining)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	for _, u := range a.uses {
-		if _, err := tx.Exec(ctx, `INSERT INTO credit_lot_uses (lot_id, store_id, seq, amount) VALUES ($1, $2, $3, $4)`,
+		if err := tx.ExecLater(ctx, `INSERT INTO credit_lot_uses (lot_id, store_id, seq, amount) VALUES ($1, $2, $3, $4)`,
 			u.lot, a.StoreID, u.seq, u.amount); err != nil {
 			return err
 		}
@@ -105,17 +103,9 @@ func (e entry) args() []any {
 		e.UnitPrice, e.Description, e.Reference, e.UserID, e.HoldID, nullable(e.key), nullable(e.hash), e.CreatedAt}
 }
 
-// insertEntries inserts the rows, on PostgreSQL in one round trip.
 func insertEntries(ctx context.Context, tx *masterdb.Tx, entries []entry) error {
-	if pg := tx.Postgres(); pg != nil {
-		batch := &pgx.Batch{}
-		for _, e := range entries {
-			batch.Queue(insertEntry, e.args()...)
-		}
-		return pg.SendBatch(ctx, batch).Close()
-	}
 	for _, e := range entries {
-		if _, err := tx.Exec(ctx, insertEntry, e.args()...); err != nil {
+		if err := tx.ExecLater(ctx, insertEntry, e.args()...); err != nil {
 			return err
 		}
 	}

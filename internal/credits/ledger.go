@@ -77,29 +77,32 @@ const selectBalance = `
 // Open creates the account of a new store, empty, in the transaction that
 // creates the store.
 func (l *Ledger) Open(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	_, err := tx.Exec(ctx, `INSERT INTO credit_balances (store_id, updated_at) VALUES ($1, $2)`, store, tx.Now)
-	return err
+	return tx.ExecLater(ctx, `INSERT INTO credit_balances (store_id, updated_at) VALUES ($1, $2)`, store, tx.Now)
 }
 
 // Balance returns the state of the store's account. It fails with store_not_found for a
 // caller who is not a member.
 func (l *Ledger) Balance(ctx context.Context, p authz.Principal, store stoa.StoreID) (Balance, error) {
-	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
-		return Balance{}, err
+	var b Balance
+	var expiring []expiringLot
+	_, err := authz.CheckWith(ctx, l.db, p, store, authz.ReadCredits, BalanceQuery(&b, store), expiringQuery(&expiring, store, l.db.Now()))
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Balance{}, authz.ErrStoreNotFound()
 	}
-	b, err := l.ReadBalance(ctx, l.db, store)
-	if err != nil {
-		return Balance{}, err
-	}
-	b.ExpiresSoon, err = l.expiresSoon(ctx, store)
+	b.ExpiresSoon = sumExpiring(expiring)
 	return b, err
+}
+
+// BalanceQuery is the query of ReadBalance.
+func BalanceQuery(b *Balance, store stoa.StoreID) masterdb.Query {
+	return masterdb.One(b, selectBalance+` FROM credit_balances WHERE store_id = $1`, store)
 }
 
 // ReadBalance returns the balance without a permission check, for callers that have
 // already checked. It fails with store_not_found when there is no such account.
 func (l *Ledger) ReadBalance(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Balance, error) {
 	var b Balance
-	err := q.Get(ctx, &b, selectBalance+` FROM credit_balances WHERE store_id = $1`, store)
+	err := q.Batch(ctx, BalanceQuery(&b, store))
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Balance{}, authz.ErrStoreNotFound()
 	}

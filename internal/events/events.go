@@ -76,9 +76,8 @@ func insert(ctx context.Context, tx *masterdb.Tx, t Type, id stoa.EventID, store
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO events (id, store_id, user_id, type, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+	return tx.ExecLater(ctx, `INSERT INTO events (id, store_id, user_id, type, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
 		id, orNull(store), orNull(user), string(t), string(text), tx.Now)
-	return err
 }
 
 // orNull returns nil for the zero id, which is stored as NULL.

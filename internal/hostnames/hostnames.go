@@ -76,17 +76,27 @@ func ErrUnknown() error { return stoa.Errorf(stoa.StoreNotFound, "No store answe
 // the primary one of each first, then the claims that are not verified. condition is SQL
 // that follows a table of hostnames with the alias x, such as " WHERE x.store_id = $1".
 func Select(ctx context.Context, q masterdb.Querier, condition string, args ...any) ([]Hostname, error) {
-	var all, claimed []Hostname
-	err := q.Select(ctx, &all, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
-		FROM store_hostnames x`+condition+` ORDER BY x.is_primary DESC, x.created_at, x.hostname`, args...)
-	if err != nil {
-		return nil, err
-	}
-	err = q.Select(ctx, &claimed, `SELECT x.store_id, x.hostname, false AS is_primary, true AS custom FROM hostname_claims x`+condition+
-		` AND NOT EXISTS (SELECT 1 FROM store_hostnames h WHERE h.hostname = x.hostname AND h.store_id = x.store_id)
-		ORDER BY x.created_at, x.hostname`, args...)
-	return append(all, claimed...), err
+	var found Selection
+	err := q.Batch(ctx, found.Queries(condition, args...)...)
+	return found.Hostnames(), err
 }
+
+// Selection is what Select finds, for callers that send its queries together with others.
+type Selection struct{ mapped, claimed []Hostname }
+
+// Queries returns the queries of Select. Once they have been sent, Hostnames has the result.
+func (s *Selection) Queries(condition string, args ...any) []masterdb.Query {
+	return []masterdb.Query{
+		masterdb.All(&s.mapped, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
+			FROM store_hostnames x`+condition+` ORDER BY x.is_primary DESC, x.created_at, x.hostname`, args...),
+		masterdb.All(&s.claimed, `SELECT x.store_id, x.hostname, false AS is_primary, true AS custom FROM hostname_claims x`+condition+
+			` AND NOT EXISTS (SELECT 1 FROM store_hostnames h WHERE h.hostname = x.hostname AND h.store_id = x.store_id)
+			ORDER BY x.created_at, x.hostname`, args...),
+	}
+}
+
+// Hostnames returns what the queries have found.
+func (s *Selection) Hostnames() []Hostname { return append(s.mapped, s.claimed...) }
 
 // MapSlug gives the store the hostname <slug>.<domain>, which replaces an earlier one. It
 // becomes the primary one unless the owner has chosen another. The caller has locked the

@@ -10,7 +10,6 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/keyring"
-	"github.com/stoahq/stoa/internal/page"
 )
 
 func (a *api) authRoutes() {
@@ -146,11 +145,7 @@ type meOutput struct {
 }
 
 func (a *api) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
-	user, err := a.Accounts.Me(ctx, principal(ctx))
-	if err != nil {
-		return nil, err
-	}
-	page, err := a.Stores.List(ctx, principal(ctx), page.MaxLimit, "")
+	user, page, err := a.Accounts.MeWithStores(ctx, principal(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,11 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -233,23 +234,37 @@ func (a *api) getStore(ctx context.Context, in *StorePath) (*storeOutput, error)
 
 // readStore reads the store with its last provisioning run.
 func (a *api) readStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
-	s, err := a.Stores.Get(ctx, principal(ctx), id)
-	if err != nil {
+	var s stores.Store
+	var run *provisioning.Run
+	var err, runErr error
+	var both sync.WaitGroup
+	both.Go(func() { run, runErr = a.lastRun(ctx, id) }) // while the store's own database is read
+	s, err = a.Stores.Get(ctx, principal(ctx), id)
+	both.Wait()
+	if err = cmp.Or(err, runErr); err != nil {
 		return nil, err
 	}
-	return a.withRun(ctx, s)
+	return newStoreOutput(s, run), nil
 }
 
 func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error) {
-	run, err := a.Provisioning.Latest(ctx, principal(ctx), s.ID)
-	var none *stoa.Error
-	if errors.As(err, &none) && none.Code == stoa.NotFound {
-		return newStoreOutput(s, nil), nil
+	run, err := a.lastRun(ctx, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	return newStoreOutput(s, run), nil
+}
+
+// lastRun returns the store's last provisioning run, or nil if there was none.
+func (a *api) lastRun(ctx context.Context, store stoa.StoreID) (*provisioning.Run, error) {
+	run, err := a.Provisioning.Latest(ctx, principal(ctx), store)
+	if stoa.CodeOf(err) == stoa.NotFound {
+		return nil, nil //nolint:nilnil // documented: there was none
 	}
 	if err != nil {
 		return nil, err
 	}
-	return newStoreOutput(s, &run), nil
+	return &run, nil
 }
 
 type updateStoreInput struct {

@@ -38,15 +38,23 @@ const (
 // arrive before the others' transactions commit. PostgreSQL delivers equal notifications of
 // one transaction once.
 func (q *Queue) notifyTx(ctx context.Context, tx *masterdb.Tx, queues ...string) error {
-	return notify(ctx, q.executor(tx), queues...)
+	if q.pg == nil {
+		return notify(ctx, q.executor(tx), queues...)
+	}
+	// This is what River's driver sends, but nobody waits for it.
+	return tx.ExecLater(ctx, `SELECT pg_notify(current_schema() || '.' || $1::text, payload) FROM unnest($2::text[]) payload`, insertTopic, payloadsOf(queues))
 }
 
 func notify(ctx context.Context, db riverdriver.Executor, queues ...string) error {
+	return db.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: insertTopic, Payload: payloadsOf(queues)})
+}
+
+func payloadsOf(queues []string) []string {
 	payloads := make([]string, len(queues))
 	for i, queue := range queues {
 		payloads[i] = fmt.Sprintf(`{"queue": %q}`, queue)
 	}
-	return db.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: insertTopic, Payload: payloads})
+	return payloads
 }
 
 // wake is a moment, in steps of wakeDelay, at which a queue is notified.
@@ -106,6 +114,23 @@ var _ riverdriver.Driver[pgx.Tx] = postgresDriver{}
 // GetListener implements riverdriver.Driver.
 func (d postgresDriver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {
 	return &listener{Listener: d.Driver.GetListener(params)}
+}
+
+// UnwrapExecutor implements riverdriver.Driver.
+func (d postgresDriver) UnwrapExecutor(tx pgx.Tx) riverdriver.ExecutorTx {
+	return quietExecutor{d.Driver.UnwrapExecutor(tx)}
+}
+
+// quietExecutor sends no notification of new jobs in a transaction: notifyTx does, with all of
+// them.
+type quietExecutor struct{ riverdriver.ExecutorTx }
+
+// NotifyMany implements riverdriver.Executor.
+func (e quietExecutor) NotifyMany(ctx context.Context, params *riverdriver.NotifyManyParams) error {
+	if params.Topic == insertTopic {
+		return nil
+	}
+	return e.ExecutorTx.NotifyMany(ctx, params)
 }
 
 // listener is used by one goroutine of River's notifier.

@@ -63,6 +63,9 @@ type Querier interface {
 	Get(ctx context.Context, dst any, query string, args ...any) error
 	// Select scans all rows into dst, a pointer to a slice.
 	Select(ctx context.Context, dst any, query string, args ...any) error
+	// Batch sends all queries at once, on PostgreSQL in one round trip, and scans their rows.
+	// If a One has no row, Batch scans the others and returns ErrNotFound.
+	Batch(ctx context.Context, queries ...Query) error
 }
 
 // Handle reads, and writes in a transaction. *DB begins a new transaction, *Tx uses its
@@ -81,7 +84,7 @@ type Handle interface {
 type Tx struct {
 	Now time.Time
 
-	pg       pgx.Tx
+	pg       *pgTx
 	lite     *sql.Tx
 	messages []message // for the subscribers, once the transaction has committed
 	here     []message // for the subscribers in this process
@@ -283,6 +286,21 @@ func (tx *Tx) exec(ctx context.Context, query string, args []any) (int64, error)
 	return res.RowsAffected()
 }
 
+// ExecLater is Exec for a statement of which nobody needs the count of rows: on PostgreSQL it
+// is sent together with the next statement of the transaction whose answer is needed, or with
+// the commit, which then return its error. Their order remains. It is not for a statement
+// that may meet a row with its unique value or locks what is decided on outside the database,
+// nor for one that a later statement cannot be prepared without, such as CREATE TABLE.
+func (tx *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
+	if tx.pg == nil {
+		_, err := tx.Exec(ctx, query, args...)
+		return err
+	}
+	tx.statements.Begin(ctx, query).End(nil) // its time is that of the statement it goes with
+	tx.pg.waiting.Queue(query, args...)
+	return nil
+}
+
 // look keeps in mind that a statement has met a duplicate, and returns err.
 func (tx *Tx) look(err error) error {
 	tx.duplicate = tx.duplicate || err != nil && IsUnique(err)
@@ -300,7 +318,12 @@ func (tx *Tx) ForUpdate() string {
 }
 
 // Postgres returns the native transaction, or nil on SQLite. See DB.Pool.
-func (tx *Tx) Postgres() pgx.Tx { return tx.pg }
+func (tx *Tx) Postgres() pgx.Tx {
+	if tx.pg == nil {
+		return nil
+	}
+	return tx.pg
+}
 
 // SQLite returns the native transaction, or nil on PostgreSQL. See DB.Pool.
 func (tx *Tx) SQLite() *sql.Tx { return tx.lite }

@@ -63,10 +63,9 @@ func (tx *Tx) publish(ctx context.Context, origin string) error {
 	for i, m := range tx.messages {
 		topics[i], payloads[i] = m.topic, m.payload
 	}
-	_, err := tx.pg.Exec(ctx, `WITH messages AS (SELECT topic, payload FROM unnest($1::text[], $2::text[]) AS m (topic, payload)),
+	return tx.ExecLater(ctx, `WITH messages AS (SELECT topic, payload FROM unnest($1::text[], $2::text[]) AS m (topic, payload)),
 			logged AS (INSERT INTO change_log (origin, topic, payload) SELECT $3, topic, payload FROM messages)
 		SELECT pg_notify(topic, payload) FROM messages`, topics, payloads, origin)
-	return err
 }
 
 // Subscribe registers two callbacks. It calls handle with the payload of each message on

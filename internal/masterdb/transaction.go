@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Tx runs fn in one read-write transaction and commits when it returns nil. After a
@@ -113,13 +111,13 @@ func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx) error) error {
 	if db.pool != nil {
-		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error {
+		return tx.look(inPgTx(ctx, db.pool, "begin", func(t *pgTx) error {
 			tx.pg = t
 			if err := fn(tx); err != nil {
 				return err
 			}
 			return tx.publish(ctx, db.listening.origin())
-		})
+		}))
 	}
 	t, err := lite.BeginTx(ctx, nil)
 	if err != nil {
@@ -147,8 +145,12 @@ func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
 
 func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
 	if db.pool != nil {
-		return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
-			func(t pgx.Tx) error { return fn(&Tx{pg: t, statements: db.statements}) })
+		return inPgTx(ctx, db.pool, "begin isolation level repeatable read read only", func(t *pgTx) error {
+			if err := t.flush(ctx); err != nil { // fn may use the connection itself
+				return err
+			}
+			return fn(&Tx{pg: t, statements: db.statements})
+		})
 	}
 	t, err := db.read.BeginTx(ctx, nil)
 	if err != nil {

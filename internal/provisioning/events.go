@@ -87,20 +87,29 @@ func readLog(ctx context.Context, q masterdb.Querier, where string, args ...any)
 	return log, err
 }
 
+const selectEvents = `SELECT run_id, seq, attempt, step, state, error_code, error_message, created_at AS at FROM provisioning_events WHERE `
+
+// eventRow is a row of provisioning_events.
+type eventRow struct {
+	Event
+	RunID        stoa.RunID
+	Seq          int64
+	ErrorCode    *string
+	ErrorMessage *string
+}
+
 func readEvents(ctx context.Context, q masterdb.Querier, after Position, limit int) ([]Event, error) {
-	var rows []struct {
-		Event
-		Seq          int64
-		ErrorCode    *string
-		ErrorMessage *string
-	}
-	err := q.Select(ctx, &rows, `SELECT seq, attempt, step, state, error_code, error_message, created_at AS at
-		FROM provisioning_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, after.Run, after.Seq, limit)
+	var rows []eventRow
+	err := q.Select(ctx, &rows, selectEvents+`run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, after.Run, after.Seq, limit)
+	return eventsOf(rows), err
+}
+
+func eventsOf(rows []eventRow) []Event {
 	events := make([]Event, len(rows))
 	for i, row := range rows {
 		events[i] = row.Event
-		events[i].Position = Position{Run: after.Run, Seq: row.Seq}
+		events[i].Position = Position{Run: row.RunID, Seq: row.Seq}
 		events[i].Fault = NewFault(row.ErrorCode, row.ErrorMessage)
 	}
-	return events, err
+	return events
 }

@@ -135,14 +135,25 @@ func FaultOf(err error) *Fault {
 // Latest returns the store's last run with its steps. It fails with not_found when the
 // store has had no run.
 func (s *Service) Latest(ctx context.Context, p authz.Principal, store stoa.StoreID) (Run, error) {
-	if _, err := authz.Check(ctx, s.db, p, store, authz.ReadStore); err != nil {
-		return Run{}, err
+	var row runRow
+	var events []eventRow
+	_, err := authz.CheckWith(ctx, s.db, p, store, authz.ReadStore, masterdb.One(&row, selectRun+latestOf, store),
+		masterdb.All(&events, selectEvents+`run_id = (SELECT id FROM provisioning_runs WHERE `+latestOf+`) ORDER BY seq`, store))
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Run{}, errNoRun()
 	}
-	run, err := latest(ctx, s.db, store)
 	if err != nil {
 		return Run{}, err
 	}
-	return withSteps(ctx, s.db, run)
+	run, err := row.run()
+	if err != nil {
+		return Run{}, err
+	}
+	if len(events) > 0 && events[0].RunID != run.ID { // another run has begun between the two queries
+		return withSteps(ctx, s.db, run)
+	}
+	run.Steps = stepsOf(run.steps(), eventsOf(events))
+	return run, nil
 }
 
 // CountFailed returns the number of runs that have failed since a time. The caller must be
@@ -197,9 +208,12 @@ func (s *Service) read(ctx context.Context, id stoa.RunID) (Run, error) {
 	return withSteps(ctx, s.db, run)
 }
 
+// latestOf selects the last run of the store $1. The id orders two runs that were created in
+// the same microsecond.
+const latestOf = `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`
+
 func latest(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Run, error) {
-	// The id orders two runs that were created in the same microsecond.
-	return readRun(ctx, q, `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`, store)
+	return readRun(ctx, q, latestOf, store)
 }
 
 const selectRun = `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project,

@@ -200,7 +200,7 @@ func (s *Service) insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.Sto
 		changes = append(changes, change{state: Running}, change{step: run.steps()[0].name, state: Running})
 	}
 	run.Step = begun(changes)
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until,
+	err := tx.ExecLater(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until,
 			in_project, unended_starts)
 		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, nullif($8, ''), $9, $10, $11)`,
 		run.ID, store, string(run.State), run.Step, len(changes), tx.Now, run.StartedAt, string(owner), tx.Now.Add(s.opts.Lease), inProject, starts)
@@ -300,7 +300,7 @@ func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log even
 		code, message := c.fault.columns()
 		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, c.at)
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
+	err := tx.ExecLater(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
 		VALUES `+masterdb.Placeholders(len(changes), 8), values...)
 	if err != nil {
 		return err

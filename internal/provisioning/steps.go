@@ -191,8 +191,7 @@ func (e *execution) recordWarnings(ctx context.Context, tx *masterdb.Tx) error {
 	if err := tenantdb.RecordExposure(ctx, tx, e.run.StoreID, e.database.Version, nil); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET warnings = $2 WHERE id = $1`, e.run.ID, string(warnings))
-	return err
+	return tx.ExecLater(ctx, `UPDATE provisioning_runs SET warnings = $2 WHERE id = $1`, e.run.ID, string(warnings))
 }
 
 func (e *execution) createStore(ctx context.Context) error {

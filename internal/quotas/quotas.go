@@ -56,11 +56,12 @@ type User struct {
 // LockUser reads the user and locks their row until tx ends, so that concurrent
 // calls that create something for one user run one after the other. Call it before
 // a store's row is locked. It fails with session_revoked when the user does not
-// exist.
-func LockUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) (User, error) {
+// exist. The queries are sent in the same round trip; they see what was committed before the
+// lock was given.
+func LockUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID, queries ...masterdb.Query) (User, error) {
 	u := User{ID: id}
-	err := tx.Get(ctx, &u, `SELECT id, email_verified AS verified, role = 'admin' AS operator, quota_stores AS stores,
-		quota_managed_databases AS managed_databases FROM users WHERE id = $1 AND deleted_at IS NULL`+tx.ForUpdate(), id)
+	err := tx.Batch(ctx, append([]masterdb.Query{masterdb.One(&u, `SELECT id, email_verified AS verified, role = 'admin' AS operator, quota_stores AS stores,
+		quota_managed_databases AS managed_databases FROM users WHERE id = $1 AND deleted_at IS NULL`+tx.ForUpdate(), id)}, queries...)...)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return u, stoa.Errorf(stoa.SessionRevoked, "This account does not exist any more.")
 	}

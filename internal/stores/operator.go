@@ -26,7 +26,7 @@ func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	return list, addDetails(ctx, q, list, "")
+	return list, addDetails(ctx, q, list, ` WHERE x.store_id <= $1 AND x.store_id >= $2`, list[0].ID, list[len(list)-1].ID)
 }
 
 // Find returns the store with that id, slug or hostname, deleted ones included, with the
@@ -49,5 +49,5 @@ func Find(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
 	if err != nil {
 		return Store{}, err
 	}
-	return page[0], addDetails(ctx, q, page, "")
+	return page[0], addDetails(ctx, q, page, ` WHERE x.store_id = $1`, page[0].ID)
 }

@@ -349,7 +349,7 @@ func (q *listQuery) hours() (this, before time.Time) {
 	return this, this.Add(-time.Hour)
 }
 
-// addDetailsOf is addDetails for any set of stores.
+// addDetailsOf adds the details of any set of stores.
 func addDetailsOf(ctx context.Context, q masterdb.Querier, list []Store) error {
 	if len(list) == 0 {
 		return nil
@@ -358,7 +358,7 @@ func addDetailsOf(ctx context.Context, q masterdb.Querier, list []Store) error {
 	for i, s := range list {
 		args[i], places[i] = s.ID, "$"+strconv.Itoa(i+1)
 	}
-	return addDetailsWhere(ctx, q, list, ` WHERE x.store_id IN (`+strings.Join(places, ", ")+`)`, args...)
+	return addDetails(ctx, q, list, ` WHERE x.store_id IN (`+strings.Join(places, ", ")+`)`, args...)
 }
 
 // normalHostname returns a hostname as it is stored, or the text itself.

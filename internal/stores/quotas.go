@@ -15,16 +15,12 @@ import (
 // user could create any number by creating and deleting in turn. It locks the user's row
 // until tx ends.
 func (r *Registry) checkStoreQuota(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
-	user, err := quotas.LockUser(ctx, tx, id)
-	if err != nil {
-		return err
-	}
 	var found struct {
 		Present int
 		Recent  int
 	}
-	err = tx.Get(ctx, &found, `SELECT count(CASE WHEN status <> 'deleted' THEN 1 END) AS present,
-		count(CASE WHEN created_at > $2 THEN 1 END) AS recent FROM stores WHERE created_by = $1`, id, tx.Now.Add(-time.Hour))
+	user, err := quotas.LockUser(ctx, tx, id, masterdb.One(&found, `SELECT count(CASE WHEN status <> 'deleted' THEN 1 END) AS present,
+		count(CASE WHEN created_at > $2 THEN 1 END) AS recent FROM stores WHERE created_by = $1`, id, tx.Now.Add(-time.Hour)))
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func claimSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, owner s
 			return false, err
 		}
 	}
-	_, err = tx.Exec(ctx, `DELETE FROM released_slugs WHERE slug = $1`, slug)
+	err = tx.ExecLater(ctx, `DELETE FROM released_slugs WHERE slug = $1`, slug)
 	return true, err
 }
 
@@ -57,10 +57,9 @@ func (r *Registry) releaseSlug(ctx context.Context, tx *masterdb.Tx, store stoa.
 	if r.keepSlugs <= 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO released_slugs (slug, store_id, released_at, kept_until) VALUES ($1, $2, $3, $4)
+	return tx.ExecLater(ctx, `INSERT INTO released_slugs (slug, store_id, released_at, kept_until) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (slug) DO UPDATE SET store_id = excluded.store_id, released_at = excluded.released_at, kept_until = excluded.kept_until`,
 		slug, store, tx.Now, tx.Now.Add(r.keepSlugs))
-	return err
 }
 
 // checkReleased fails with quota_exceeded when the store has as many released slugs as

@@ -150,34 +150,47 @@ func (s Store) hasUsableDatabase() bool {
 
 // read returns the master's data about the store, for a caller who may read it.
 func (r *Registry) read(ctx context.Context, p authz.Principal, id stoa.StoreID) (Store, error) {
-	role, err := authz.Check(ctx, r.db, p, id, authz.ReadStore)
+	var found details
+	role, err := authz.CheckWith(ctx, r.db, p, id, authz.ReadStore, found.queries(id)...)
 	if err != nil {
 		return Store{}, err
 	}
-	return r.readAs(ctx, role, id)
+	return found.as(role), nil
 }
 
 // readAs returns the master's data about the store, for a caller whose role was checked.
 func (r *Registry) readAs(ctx context.Context, role authz.Role, id stoa.StoreID) (Store, error) {
-	var s Store
-	err := r.db.Get(ctx, &s, `
-		SELECT id, name, slug, status, created_at, updated_at, delete_after, held, status_before FROM stores WHERE id = $1`, id)
-	if err != nil {
+	var found details
+	if err := r.db.Batch(ctx, found.queries(id)...); err != nil {
 		return Store{}, err
 	}
-	s.Role = role
-	if s.Hostnames, err = hostnames.Select(ctx, r.db, ` WHERE x.store_id = $1`, id); err != nil {
-		return Store{}, err
+	return found.as(role), nil
+}
+
+// details are the master's rows of one store.
+type details struct {
+	store     Store
+	hostnames hostnames.Selection
+	databases []*tenantdb.Info
+	balance   credits.Balance
+}
+
+func (d *details) queries(id stoa.StoreID) []masterdb.Query {
+	return append(d.hostnames.Queries(` WHERE x.store_id = $1`, id),
+		masterdb.One(&d.store, `
+			SELECT id, name, slug, status, created_at, updated_at, delete_after, held, status_before FROM stores WHERE id = $1`, id),
+		tenantdb.InfoQuery(&d.databases, id),
+		credits.BalanceQuery(&d.balance, id))
+}
+
+// as returns the store as it is for a member with this role.
+func (d *details) as(role authz.Role) Store {
+	s := d.store
+	s.Role, s.Hostnames, s.Credits = role, d.hostnames.Hostnames(), &d.balance
+	if len(d.databases) > 0 {
+		s.Database = d.databases[0]
 	}
-	if s.Database, err = tenantdb.ReadInfo(ctx, r.db, id); err != nil {
-		return Store{}, err
-	}
-	balance, err := r.ledger.ReadBalance(ctx, r.db, id)
-	if err != nil {
-		return Store{}, err
-	}
-	s.Credits = &balance
-	return s, nil
+	return s
 }
 
 // addProfile reads the profile from the store's own database and records that database's
@@ -242,6 +255,17 @@ type Page struct {
 // page.MaxLimit, or 0 for page.DefaultLimit. cursor is NextCursor of the previous page.
 // It fails with invalid_request.
 func (r *Registry) List(ctx context.Context, p authz.Principal, limit int, cursor string) (Page, error) {
+	return r.ListWith(ctx, p, limit, cursor)
+}
+
+// pageOfStores selects the identifiers of a page: $1 is the user, $2 the identifier before
+// which it begins, $3 how many, $4 the only store, or empty.
+const pageOfStores = `SELECT m.store_id FROM store_members m JOIN stores s ON s.id = m.store_id
+	WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted' AND ($4 = '' OR CAST(m.store_id AS text) = $4)
+	ORDER BY m.store_id DESC LIMIT $3`
+
+// ListWith is List, and sends the queries in the same round trip.
+func (r *Registry) ListWith(ctx context.Context, p authz.Principal, limit int, cursor string, queries ...masterdb.Query) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
 	if err := faults.Err(); err != nil {
@@ -255,19 +279,21 @@ func (r *Registry) List(ctx context.Context, p authz.Principal, limit int, curso
 	if p.IsKey() {
 		only = p.Key.StoreID.String()
 	}
+	args := []any{p.UserID, bounds.Before, bounds.Rows(), only}
 	var list []Store
-	err := r.db.Select(ctx, &list, `
+	var found pageDetails
+	queries = append(queries, masterdb.All(&list, `
 		SELECT s.id, s.name, s.slug, s.status, m.role, s.created_at, s.updated_at, s.delete_after, s.held
-		FROM store_members m JOIN stores s ON s.id = m.store_id
-		WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted' AND ($4 = '' OR CAST(m.store_id AS text) = $4)
-		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, bounds.Before, bounds.Rows(), only)
-	if err != nil || len(list) == 0 {
+		FROM (`+pageOfStores+`) page JOIN stores s ON s.id = page.store_id JOIN store_members m ON m.store_id = s.id AND m.user_id = $1
+		ORDER BY s.id DESC`, args...))
+	queries = append(queries, found.queries(` JOIN (`+pageOfStores+`) page ON page.store_id = x.store_id WHERE true`, args...)...)
+	if err := r.db.Batch(ctx, queries...); err != nil {
 		return Page{}, err
 	}
 	list, next := page.Cut(list, bounds.Limit, Store.cursor)
-	err = addDetails(ctx, r.db, list, ` JOIN store_members m ON m.store_id = x.store_id AND m.user_id = $3`, p.UserID)
+	found.addTo(list)
 	r.addUnreachable(list)
-	return Page{Stores: list, NextCursor: next}, err
+	return Page{Stores: list, NextCursor: next}, nil
 }
 
 func (s Store) cursor() string { return s.ID.String() }
@@ -282,52 +308,52 @@ func (r *Registry) addUnreachable(page []Store) {
 	}
 }
 
-// addDetails adds the details of a page, which is sorted by id descending. It needs four
-// queries for any length. join, with its argument as $3, may exclude rows of stores
-// between the first and the last.
-func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
-	args = append([]any{page[0].ID, page[len(page)-1].ID}, args...)
-	return addDetailsWhere(ctx, q, page, join+` WHERE x.store_id <= $1 AND x.store_id >= $2`, args...)
+// pageDetails are the hostnames, databases and balances of some stores.
+type pageDetails struct {
+	hostnames hostnames.Selection
+	databases []struct {
+		StoreID stoa.StoreID
+		tenantdb.Info
+	}
+	balances []credits.Balance
 }
 
-// addDetailsWhere adds the details that a condition on a table x selects.
-func addDetailsWhere(ctx context.Context, q masterdb.Querier, page []Store, condition string, args ...any) error {
+// queries returns the queries for the details that a condition on a table x selects. Their
+// number does not depend on the number of stores.
+func (d *pageDetails) queries(condition string, args ...any) []masterdb.Query {
+	return append(d.hostnames.Queries(condition, args...),
+		masterdb.All(&d.databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+condition, args...),
+		masterdb.All(&d.balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
+			x.lifetime_spent, x.updated_at FROM credit_balances x`+condition, args...))
+}
+
+// addDetails adds the details of some stores, which a condition on a table x selects.
+func addDetails(ctx context.Context, q masterdb.Querier, list []Store, condition string, args ...any) error {
+	var found pageDetails
+	err := q.Batch(ctx, found.queries(condition, args...)...)
+	found.addTo(list)
+	return err
+}
+
+// addTo adds to each store of a page its details. Those of other stores are ignored.
+func (d *pageDetails) addTo(page []Store) {
 	at := make(map[stoa.StoreID]*Store, len(page))
 	for i := range page {
 		at[page[i].ID] = &page[i]
 	}
-	names, err := hostnames.Select(ctx, q, condition, args...)
-	if err != nil {
-		return err
-	}
-	for _, h := range names {
+	for _, h := range d.hostnames.Hostnames() {
 		if s := at[h.StoreID]; s != nil {
 			s.Hostnames = append(s.Hostnames, h)
 		}
 	}
-	var databases []struct {
-		StoreID stoa.StoreID
-		tenantdb.Info
-	}
-	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+condition, args...)
-	if err != nil {
-		return err
-	}
-	for i := range databases {
-		if s := at[databases[i].StoreID]; s != nil {
-			s.Database = &databases[i].Info
+	for i := range d.databases {
+		if s := at[d.databases[i].StoreID]; s != nil {
+			s.Database = &d.databases[i].Info
 		}
 	}
-	var balances []credits.Balance
-	err = q.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
-		x.lifetime_spent, x.updated_at FROM credit_balances x`+condition, args...)
-	if err != nil {
-		return err
-	}
-	for i := range balances {
-		if s := at[balances[i].StoreID]; s != nil {
-			s.Credits = &balances[i]
+	for i := range d.balances {
+		if s := at[d.balances[i].StoreID]; s != nil {
+			s.Credits = &d.balances[i]
 		}
 	}
-	return nil
 }

@@ -189,7 +189,7 @@ func lockLifecycle(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (l lif
 }
 
 func writeLifecycle(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, l lifecycle) error {
-	_, err := tx.Exec(ctx, `UPDATE stores SET status = $2, status_before = $3, delete_after = $4, held = $5, updated_at = $6 WHERE id = $1`,
+	err := tx.ExecLater(ctx, `UPDATE stores SET status = $2, status_before = $3, delete_after = $4, held = $5, updated_at = $6 WHERE id = $1`,
 		id, string(l.Status), (*string)(l.StatusBefore), l.DeleteAfter, l.SuspendedByOperator, tx.Now)
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `
+	err = tx.ExecLater(ctx, `
 		INSERT INTO store_databases (store_id, kind, engine, host, port, database_name, credentials,
 			credential_version, status, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, 'unknown', $8, $8)
@@ -213,15 +213,16 @@ const migrationRetryAfter = 30 * time.Second
 // ReadInfo returns the description of a store's database, or nil if none was
 // ever connected.
 func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Info, error) {
-	var info Info
-	err := q.Get(ctx, &info, `SELECT `+InfoColumns+` FROM store_databases x WHERE x.store_id = $1`, store)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil, nil //nolint:nilnil // documented: no database, no info
-	}
-	if err != nil {
+	var found []*Info
+	if err := q.Batch(ctx, InfoQuery(&found, store)); err != nil || len(found) == 0 {
 		return nil, err
 	}
-	return &info, nil
+	return found[0], nil
+}
+
+// InfoQuery is the query of ReadInfo. It finds none or one.
+func InfoQuery(found *[]*Info, store stoa.StoreID) masterdb.Query {
+	return masterdb.All(found, `SELECT `+InfoColumns+` FROM store_databases x WHERE x.store_id = $1`, store)
 }
 
 // CountManaged returns how many managed databases belong to stores that the user
@@ -248,9 +249,8 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 		c := string(HealthCode(cause))
 		status, code = StatusFailed, &c
 	}
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4
+	return tx.ExecLater(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4
 		WHERE store_id = $1 AND (credential_version = $5 OR $5 = 0)`, store, string(status), code, tx.Now, version)
-	return err
 }
 
 // RecordExposure records whether an HTTP API can reach the store's tables, as
@@ -263,16 +263,15 @@ func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 		c := string(stoa.CodeOf(cause))
 		code = &c
 	}
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET exposure_checked_at = $2, exposure_error = $3
+	return tx.ExecLater(ctx, `UPDATE store_databases SET exposure_checked_at = $2, exposure_error = $3
 		WHERE store_id = $1 AND (credential_version = $4 OR $4 = 0)`, store, tx.Now, code, version)
-	return err
 }
 
 // Destroy permanently removes a store's credentials, in the transaction that
 // deletes the store. The rest of the record stays until DeleteRecord, because a
 // managed database must still be dropped.
 func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET credentials = '', credential_version = credential_version + 1, updated_at = $2
+	err := tx.ExecLater(ctx, `UPDATE store_databases SET credentials = '', credential_version = credential_version + 1, updated_at = $2
 		WHERE store_id = $1`, store, tx.Now)
 	if err != nil {
 		return err
@@ -283,6 +282,5 @@ func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 // DeleteRecord deletes the record of a database that was dropped or does not belong to
 // Stoa.
 func DeleteRecord(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	_, err := tx.Exec(ctx, `DELETE FROM store_databases WHERE store_id = $1`, store)
-	return err
+	return tx.ExecLater(ctx, `DELETE FROM store_databases WHERE store_id = $1`, store)
 }

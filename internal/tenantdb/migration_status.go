@@ -17,9 +17,8 @@ type MigrationStatus struct {
 
 // RecordSchema records the schema version of a store's database.
 func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, schema Schema) error {
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET schema_version = $2, own_version = $3, updated_at = $4 WHERE store_id = $1`,
+	return tx.ExecLater(ctx, `UPDATE store_databases SET schema_version = $2, own_version = $3, updated_at = $4 WHERE store_id = $1`,
 		store, schema.Version, schema.Own, tx.Now)
-	return err
 }
 
 // movePreventsMigration is the SQL condition of moves whose two databases must have the

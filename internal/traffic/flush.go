@@ -78,9 +78,8 @@ func store(ctx context.Context, tx *masterdb.Tx, rows []row) error {
 		fmt.Fprintf(&values, "($%d, $%d, $%d, $%d, $%d, $%d)", n+1, n+2, n+3, n+4, n+5, n+6)
 		args = append(args, r.store, time.Unix(r.hour*3600, 0).UTC(), r.requests, r.errors, r.total.Milliseconds(), r.slowest.Milliseconds())
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO store_traffic (store_id, hour, requests, errors, total_ms, slowest_ms) VALUES `+values.String()+`
+	return tx.ExecLater(ctx, `INSERT INTO store_traffic (store_id, hour, requests, errors, total_ms, slowest_ms) VALUES `+values.String()+`
 		ON CONFLICT (store_id, hour) DO UPDATE SET requests = store_traffic.requests + excluded.requests,
 			errors = store_traffic.errors + excluded.errors, total_ms = store_traffic.total_ms + excluded.total_ms,
 			slowest_ms = CASE WHEN excluded.slowest_ms > store_traffic.slowest_ms THEN excluded.slowest_ms ELSE store_traffic.slowest_ms END`, args...)
-	return err
 }

@@ -21,9 +21,18 @@ import (
 type StatementCounter struct {
 	target string
 
-	mu     sync.Mutex
-	counts map[string]int // by the text of the statement
-	err    error
+	mu         sync.Mutex
+	counts     map[string]int // by the text of the statement
+	roundTrips int
+	err        error
+}
+
+// RoundTrips returns how often a client has sent something and waited for its answer since
+// the last Reset. Statements that are sent together are one round trip.
+func (c *StatementCounter) RoundTrips() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roundTrips
 }
 
 // NewStatementCounter starts a proxy in front of the database at dsn and returns
@@ -55,7 +64,7 @@ func (c *StatementCounter) Reset() (map[string]int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counts := c.counts
-	c.counts = map[string]int{}
+	c.counts, c.roundTrips = map[string]int{}, 0
 	return counts, c.err
 }
 
@@ -114,6 +123,7 @@ func (c *StatementCounter) count(from io.Reader) {
 		case 'Q': // Query: text
 			text, _ := cutString(body)
 			c.add(text)
+			c.wait()
 		case 'P': // Parse: statement, text
 			name, rest := cutString(body)
 			prepared[name], _ = cutString(rest)
@@ -124,6 +134,8 @@ func (c *StatementCounter) count(from io.Reader) {
 		case 'E': // Execute: portal
 			portal, _ := cutString(body)
 			c.add(bound[portal])
+		case 'S': // Sync: the client waits until the server is ready for the next query
+			c.wait()
 		}
 	}
 }
@@ -154,6 +166,12 @@ func (c *StatementCounter) add(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.counts[text]++
+}
+
+func (c *StatementCounter) wait() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roundTrips++
 }
 
 func (c *StatementCounter) fail(err error) {

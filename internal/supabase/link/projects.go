@@ -272,8 +272,7 @@ func RecordProject(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ref
 // ForgetProject deletes the record of the project of a store whose database will be
 // elsewhere.
 func ForgetProject(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	_, err := tx.Exec(ctx, `DELETE FROM supabase_projects WHERE store_id = $1`, store)
-	return err
+	return tx.ExecLater(ctx, `DELETE FROM supabase_projects WHERE store_id = $1`, store)
 }
 
 // CompletePlan deletes the secrets of the plan, which the store's credentials now
