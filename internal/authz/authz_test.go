@@ -272,7 +272,7 @@ func TestOwnerOf(t *testing.T) {
 		store := w.store(owner)
 		w.member(store, authz.Admin)
 		w.member(store, authz.Owner)
-		if got, err := authz.OwnerOf(w.Context(), w.db, store); err != nil || got != owner.UserID {
+		if got, err := authz.OwnerOf(w.Context(), w.db, store); err != nil || got.UserID != owner.UserID {
 			w.Errorf("OwnerOf = %s, %v, want the first owner %s", got, err, owner.UserID)
 		}
 		_, err := authz.OwnerOf(w.Context(), w.db, stoa.NewID[stoa.StoreID]())

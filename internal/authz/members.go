@@ -117,20 +117,20 @@ func Memberships(ctx context.Context, q masterdb.Querier, user stoa.UserID) ([]M
 	return out, err
 }
 
-// OwnerOf returns the store's owner, the first of several.
-func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (stoa.UserID, error) {
-	var id stoa.UserID
-	err := q.Get(ctx, &id, `SELECT user_id FROM store_members WHERE store_id = $1 AND role = 'owner'
-		ORDER BY created_at, user_id LIMIT 1`, store)
-	return id, err
-}
-
-// Person is a user as the recipient of a mail.
+// Person is a user by name and address.
 type Person struct {
 	UserID    stoa.UserID
 	Email     string
 	FirstName string
 	LastName  string
+}
+
+// OwnerOf returns the store's owner, the first of several. The address may not be verified.
+func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Person, error) {
+	var p Person
+	err := q.Get(ctx, &p, `SELECT u.id AS user_id, u.email, u.first_name, u.last_name FROM store_members m JOIN users u ON u.id = m.user_id
+		WHERE m.store_id = $1 AND m.role = 'owner' ORDER BY m.created_at, m.user_id LIMIT 1`, store)
+	return p, err
 }
 
 const selectPerson = `

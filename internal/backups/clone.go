@@ -60,7 +60,7 @@ func (s *Service) CloneByOperator(ctx context.Context, by authz.Principal, store
 		return stores.Store{}, Restore{}, err
 	}
 	c.New.IdempotencyKey = "clone:" + id.String() + ":" + credits.RequestHash("clone", c.New.Name, c.New.Slug, joined(c.Without))
-	created, err := s.registry.CreateByOperator(ctx, by, owner, c.New)
+	created, err := s.registry.CreateByOperator(ctx, by, owner.UserID, c.New)
 	if err != nil {
 		return stores.Store{}, Restore{}, err
 	}

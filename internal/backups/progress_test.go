@@ -62,7 +62,7 @@ func TestCloneByOperator(t *testing.T) {
 		if diff := cmp.Diff([]string{"bread"}, f.products(t, created.ID)); diff != "" {
 			t.Errorf("products (-want +got):\n%s", diff)
 		}
-		if owner, err := authz.OwnerOf(t.Context(), f.db, created.ID); err != nil || owner != p.UserID {
+		if owner, err := authz.OwnerOf(t.Context(), f.db, created.ID); err != nil || owner.UserID != p.UserID {
 			t.Errorf("the clone belongs to %v: %v", owner, err)
 		}
 		again, r2, err := f.CloneByOperator(t.Context(), by, s.ID, b.ID, clone)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/archive"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/lease"
@@ -286,15 +285,11 @@ func (s *Service) becomeClone(ctx context.Context, db *tenantdb.DB, r restoreRow
 	if err := storedata.BecomeClone(ctx, db, storedata.Profile{ID: r.StoreID, Name: identity.Name, Slug: identity.Slug}, without); err != nil {
 		return err
 	}
-	id, err := authz.OwnerOf(ctx, s.db, r.StoreID)
+	owner, err := authz.OwnerOf(ctx, s.db, r.StoreID)
 	if err != nil {
 		return err
 	}
-	user, err := accounts.ReadUser(ctx, s.db, id)
-	if err != nil {
-		return err
-	}
-	err = storedata.CreateOwner(ctx, db, storedata.Owner{ID: user.ID, Email: user.Email, FirstName: user.FirstName, LastName: user.LastName})
+	err = storedata.CreateOwner(ctx, db, storedata.Owner{ID: owner.UserID, Email: owner.Email, FirstName: owner.FirstName, LastName: owner.LastName})
 	if stoa.CodeOf(err) == stoa.EmailTaken { // the owner is a customer of the store that was cloned
 		return nil
 	}

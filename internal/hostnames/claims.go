@@ -233,27 +233,21 @@ func isMapped(ctx context.Context, q masterdb.Querier, id stoa.StoreID, name str
 // not verified are last. domain is the platform's. It checks no permissions.
 func ReadDetails(ctx context.Context, q masterdb.Querier, id stoa.StoreID, domain string) ([]Details, error) {
 	var slug string
-	err := q.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1`, id)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil, authz.ErrStoreNotFound()
-	}
-	if err != nil {
-		return nil, err
-	}
 	var all []Details
-	err = q.Select(ctx, &all, `SELECT store_id, hostname, is_primary, custom, verified_at, created_at FROM store_hostnames
-		WHERE store_id = $1 ORDER BY is_primary DESC, created_at, hostname`, id)
-	if err != nil {
-		return nil, err
-	}
 	var claims []struct {
 		Hostname  string
 		CreatedAt time.Time
 		Fault     *VerificationFault
 		Verification
 	}
-	err = q.Select(ctx, &claims, `SELECT hostname, created_at, token, expires_at, checked_at, fault, misses FROM hostname_claims
-		WHERE store_id = $1 ORDER BY created_at, hostname`, id)
+	err := q.Batch(ctx, masterdb.One(&slug, `SELECT slug FROM stores WHERE id = $1`, id),
+		masterdb.All(&all, `SELECT store_id, hostname, is_primary, custom, verified_at, created_at FROM store_hostnames
+			WHERE store_id = $1 ORDER BY is_primary DESC, created_at, hostname`, id),
+		masterdb.All(&claims, `SELECT hostname, created_at, token, expires_at, checked_at, fault, misses FROM hostname_claims
+			WHERE store_id = $1 ORDER BY created_at, hostname`, id))
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return nil, authz.ErrStoreNotFound()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -179,7 +179,7 @@ func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, own
 	if r.unlimited {
 		creator = nil
 	}
-	if err := s.checkManaged(ctx, tx, r.store, creator); err != nil {
+	if err := s.checkManaged(creator); err != nil {
 		return Run{}, err
 	}
 	if err := s.saveRequest(ctx, tx, r); err != nil {

@@ -2,11 +2,9 @@ package provisioning
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/quotas"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -17,23 +15,22 @@ import (
 // adds rows to the master database and connects to a server.
 const maxBegun = 60
 
-// lockCreator locks, until tx ends, the row of the user who created the store, since a
-// managed database counts for that user. For another kind of database it returns nil and
-// locks nothing.
-func lockCreator(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, kind credential.Kind) (*quotas.User, error) {
+// creator is the user who created a store, for whom its managed database counts.
+type creator struct {
+	quotas.User
+	used int // managed databases of the user's other stores
+}
+
+// lockCreator locks the creator's row until tx ends. For another kind of database, which
+// counts for no user, it returns nil and locks nothing.
+func lockCreator(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, kind credential.Kind) (*creator, error) {
 	if kind != credential.Managed {
 		return nil, nil //nolint:nilnil // documented: it counts for no user
 	}
-	var creator stoa.UserID
-	err := tx.Get(ctx, &creator, `SELECT created_by FROM stores WHERE id = $1`, store)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil, authz.ErrStoreNotFound()
-	}
-	if err != nil {
-		return nil, err
-	}
-	user, err := quotas.LockUser(ctx, tx, creator)
-	return &user, err
+	var c creator
+	var err error
+	c.User, err = quotas.LockCreator(ctx, tx, store, tenantdb.CountManaged(&c.used, store))
+	return &c, err
 }
 
 // checkRate fails with rate_limited when the store has started or retried maxBegun runs
@@ -59,23 +56,19 @@ func (s *Service) CheckQuota(ctx context.Context, tx *masterdb.Tx, store stoa.St
 	if err != nil {
 		return err
 	}
-	return s.checkManaged(ctx, tx, store, creator)
+	return s.checkManaged(creator)
 }
 
 // checkManaged fails with quota_exceeded when the store's creator has as many managed
 // databases as allowed. A nil creator has no limit. The caller has locked the creator.
-func (s *Service) checkManaged(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, creator *quotas.User) error {
-	if creator == nil {
+func (s *Service) checkManaged(c *creator) error {
+	if c == nil {
 		return nil
 	}
-	used, err := tenantdb.CountManaged(ctx, tx, creator.ID, store)
-	if err != nil {
-		return err
-	}
-	if limit := s.opts.Quotas.ManagedDatabaseLimit(*creator); quotas.Exceeded(limit, used) {
-		return quotas.Error(quotas.ManagedDatabases, limit, used, "The user who created this store has %d managed databases, and %d are allowed. %s"+
+	if limit := s.opts.Quotas.ManagedDatabaseLimit(c.User); quotas.Exceeded(limit, c.used) {
+		return quotas.Error(quotas.ManagedDatabases, limit, c.used, "The user who created this store has %d managed databases, and %d are allowed. %s"+
 			"Connect a database of your own, delete a store that has a managed one, or ask the operator of the platform for more.",
-			used, limit, s.opts.Quotas.ManagedDatabases.Verification(*creator, creator.ManagedDatabases))
+			c.used, limit, s.opts.Quotas.ManagedDatabases.Verification(c.User, c.ManagedDatabases))
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -203,15 +202,11 @@ func (e *execution) createStore(ctx context.Context) error {
 }
 
 func (e *execution) createOwner(ctx context.Context) error {
-	id, err := authz.OwnerOf(ctx, e.db, e.run.StoreID)
+	owner, err := authz.OwnerOf(ctx, e.db, e.run.StoreID)
 	if err != nil {
 		return err
 	}
-	user, err := accounts.ReadUser(ctx, e.db, id)
-	if err != nil {
-		return err
-	}
-	return storedata.CreateOwner(ctx, e.tenant, storedata.Owner{ID: user.ID, Email: user.Email, FirstName: user.FirstName, LastName: user.LastName})
+	return storedata.CreateOwner(ctx, e.tenant, storedata.Owner{ID: owner.UserID, Email: owner.Email, FirstName: owner.FirstName, LastName: owner.LastName})
 }
 
 func (e *execution) mapHostname(ctx context.Context, tx *masterdb.Tx) error {

@@ -59,12 +59,27 @@ type User struct {
 // exist. The queries are sent in the same round trip; they see what was committed before the
 // lock was given.
 func LockUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID, queries ...masterdb.Query) (User, error) {
-	u := User{ID: id}
-	err := tx.Batch(ctx, append([]masterdb.Query{masterdb.One(&u, `SELECT id, email_verified AS verified, role = 'admin' AS operator, quota_stores AS stores,
-		quota_managed_databases AS managed_databases FROM users WHERE id = $1 AND deleted_at IS NULL`+tx.ForUpdate(), id)}, queries...)...)
+	u, err := lockUser(ctx, tx, `id = $1 AND deleted_at IS NULL`, id, queries)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return u, stoa.Errorf(stoa.SessionRevoked, "This account does not exist any more.")
 	}
+	return u, err
+}
+
+// LockCreator is LockUser for the user who created the store, who may have deleted their
+// account. It fails with store_not_found.
+func LockCreator(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, queries ...masterdb.Query) (User, error) {
+	u, err := lockUser(ctx, tx, `id = (SELECT created_by FROM stores WHERE id = $1)`, store, queries)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return u, errNoStore()
+	}
+	return u, err
+}
+
+func lockUser(ctx context.Context, tx *masterdb.Tx, condition string, arg any, queries []masterdb.Query) (User, error) {
+	var u User
+	err := tx.Batch(ctx, append([]masterdb.Query{masterdb.One(&u, `SELECT id, email_verified AS verified, role = 'admin' AS operator, quota_stores AS stores,
+		quota_managed_databases AS managed_databases FROM users WHERE `+condition+tx.ForUpdate(), arg)}, queries...)...)
 	return u, err
 }
 
@@ -74,10 +89,12 @@ func LockStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	var locked stoa.StoreID
 	err := tx.Get(ctx, &locked, `SELECT id FROM stores WHERE id = $1`+tx.ForUpdate(), id)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return stoa.Errorf(stoa.StoreNotFound, "There is no such store.")
+		return errNoStore()
 	}
 	return err
 }
+
+func errNoStore() error { return stoa.Errorf(stoa.StoreNotFound, "There is no such store.") }
 
 // StoreLimit returns how many stores the user may have; 0 is no limit.
 func (l Limits) StoreLimit(u User) int { return l.Stores.limit(u, u.Stores) }

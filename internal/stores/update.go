@@ -266,7 +266,7 @@ func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.St
 	if err != nil && !errors.Is(err, masterdb.ErrNotFound) { // a store may have lost its last owner
 		return err
 	}
-	free, err := claimSlug(ctx, tx, id, owner, slug)
+	free, err := claimSlug(ctx, tx, id, owner.UserID, slug)
 	if err != nil {
 		return err
 	}

@@ -225,14 +225,11 @@ func InfoQuery(found *[]*Info, store stoa.StoreID) masterdb.Query {
 	return masterdb.All(found, `SELECT `+InfoColumns+` FROM store_databases x WHERE x.store_id = $1`, store)
 }
 
-// CountManaged returns how many managed databases belong to stores that the user
-// created, without the store except. It includes databases that are yet to be created
-// or dropped.
-func CountManaged(ctx context.Context, q masterdb.Querier, creator stoa.UserID, except stoa.StoreID) (int, error) {
-	var n int
-	err := q.Get(ctx, &n, `SELECT count(*) FROM store_databases d JOIN stores s ON s.id = d.store_id
-		WHERE s.created_by = $1 AND d.kind = 'managed' AND d.store_id <> $2`, creator, except)
-	return n, err
+// CountManaged is the query for how many managed databases belong to the other stores of the
+// user who created the store. It includes databases that are yet to be created or dropped.
+func CountManaged(n *int, store stoa.StoreID) masterdb.Query {
+	return masterdb.One(n, `SELECT count(*) FROM store_databases d JOIN stores s ON s.id = d.store_id
+		WHERE s.created_by = (SELECT created_by FROM stores WHERE id = $1) AND d.kind = 'managed' AND d.store_id <> $1`, store)
 }
 
 // RecordHealth records the result of an attempt to use the database. cause is nil for

@@ -21,18 +21,24 @@ import (
 type StatementCounter struct {
 	target string
 
-	mu         sync.Mutex
-	counts     map[string]int // by the text of the statement
-	roundTrips int
-	err        error
+	mu          sync.Mutex
+	counts      map[string]int // by the text of the statement
+	roundTrips  []RoundTrip
+	connections int
+	err         error
 }
 
-// RoundTrips returns how often a client has sent something and waited for its answer since
-// the last Reset. Statements that are sent together are one round trip.
-func (c *StatementCounter) RoundTrips() int {
+// RoundTrip is what a client has sent together, before it waited for the answer.
+type RoundTrip struct {
+	Connection int
+	Statements []string
+}
+
+// RoundTrips returns the round trips since the last Reset, in their order.
+func (c *StatementCounter) RoundTrips() []RoundTrip {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.roundTrips
+	return slices.Clone(c.roundTrips)
 }
 
 // NewStatementCounter starts a proxy in front of the database at dsn and returns
@@ -64,7 +70,7 @@ func (c *StatementCounter) Reset() (map[string]int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counts := c.counts
-	c.counts, c.roundTrips = map[string]int{}, 0
+	c.counts, c.roundTrips = map[string]int{}, nil
 	return counts, c.err
 }
 
@@ -107,6 +113,8 @@ func (c *StatementCounter) count(from io.Reader) {
 		c.fail(err)
 		return
 	}
+	connection := c.connect()
+	var together []string
 	prepared, bound := map[string]string{}, map[string]string{}
 	for {
 		var kind [1]byte
@@ -123,7 +131,7 @@ func (c *StatementCounter) count(from io.Reader) {
 		case 'Q': // Query: text
 			text, _ := cutString(body)
 			c.add(text)
-			c.wait()
+			c.wait(connection, text)
 		case 'P': // Parse: statement, text
 			name, rest := cutString(body)
 			prepared[name], _ = cutString(rest)
@@ -134,8 +142,10 @@ func (c *StatementCounter) count(from io.Reader) {
 		case 'E': // Execute: portal
 			portal, _ := cutString(body)
 			c.add(bound[portal])
+			together = append(together, bound[portal])
 		case 'S': // Sync: the client waits until the server is ready for the next query
-			c.wait()
+			c.wait(connection, together...)
+			together = nil
 		}
 	}
 }
@@ -168,10 +178,17 @@ func (c *StatementCounter) add(text string) {
 	c.counts[text]++
 }
 
-func (c *StatementCounter) wait() {
+func (c *StatementCounter) connect() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.roundTrips++
+	c.connections++
+	return c.connections
+}
+
+func (c *StatementCounter) wait(connection int, statements ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roundTrips = append(c.roundTrips, RoundTrip{connection, statements})
 }
 
 func (c *StatementCounter) fail(err error) {
