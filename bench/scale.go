@@ -39,7 +39,7 @@ type scaleCmd struct {
 func (cmd scaleCmd) Run(ctx context.Context) error {
 	cmd.settle = 11 * time.Second
 	if cmd.Quick {
-		cmd.Sizes, cmd.Requests, cmd.Starts, cmd.Idle, cmd.settle = []int{50, 100, 200}, 2, 1, time.Second, 500*time.Millisecond
+		cmd.Sizes, cmd.Requests, cmd.Starts, cmd.Idle, cmd.settle = []int{50, 100}, 2, 1, time.Second, 500*time.Millisecond
 		cmd.Assume.SQLiteRate, cmd.Assume.PostgreSQLRate = migrateTargetSQLite, migrateTargetPostgres
 	}
 	if len(cmd.Sizes) < 2 {
@@ -95,6 +95,8 @@ type scaleSize struct {
 	Lists          []timing            `json:"lists"`
 	Commands       []timing            `json:"commands"`
 	Costs          map[string]*opCosts `json:"costs"` // by operation
+	BackupSeconds  float64             `json:"masterBackupSeconds"`
+	BackupBytes    float64             `json:"masterBackupBytes"`
 }
 
 // scaler measures one fleet that grows.
@@ -167,9 +169,16 @@ func (s *scaler) measure(ctx context.Context, n int) (*scaleSize, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context, *scaleSize) error{s.measureStarts, s.measureIdle, s.measureLists, s.measureCommands, s.measureCosts, s.measureTables} {
-		if err := part(ctx, size); err != nil {
-			return nil, fmt.Errorf("%d stores: %w", n, err)
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context, *scaleSize) error
+	}{
+		{"starts", s.measureStarts}, {"an idle server", s.measureIdle}, {"lists", s.measureLists}, {"commands", s.measureCommands},
+		{"operations", s.measureCosts}, {"tables", s.measureTables}, {"a backup", s.measureBackup},
+	} {
+		progress("%d stores: %s", n, part.name)
+		if err := part.measure(ctx, size); err != nil {
+			return nil, fmt.Errorf("%d stores, %s: %w", n, part.name, err)
 		}
 	}
 	if err := s.measureSweeps(ctx, size, began); err != nil {

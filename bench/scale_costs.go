@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -54,11 +55,12 @@ func (s *scaler) measureCosts(ctx context.Context, size *scaleSize) error {
 		op    func(ctx context.Context, i, round int) error
 	}{
 		{opSpend, 2500 * time.Millisecond, func(ctx context.Context, i, _ int) error { return s.owner.spend(ctx, s.shops[i].id) }},
-		{opChange, 0, func(ctx context.Context, i, round int) error {
-			return s.owner.call(ctx, http.MethodPatch, "/api/stores/"+s.shops[i].id, object{"name": "Renamed " + time.Now().Format("150405.000")}, nil)
+		{opChange, 0, func(ctx context.Context, i, round int) error { // the address changes too: what servers have cached is invalid
+			name := fmt.Sprintf("moved-%d-%d-%d", size.Stores, i, round)
+			return s.owner.call(ctx, http.MethodPatch, "/api/stores/"+s.shops[i].id, object{"name": name, "slug": name}, nil)
 		}},
-		{opStore, 0, func(ctx context.Context, i, round int) error {
-			_, err := s.owner.openStore(ctx, "new-"+time.Now().Format("150405")+"-"+s.shops[i].slug, managed())
+		{opStore, 0, func(ctx context.Context, i, _ int) error {
+			_, err := s.owner.openStore(ctx, fmt.Sprintf("new-%d-%d", size.Stores, i), managed())
 			return err
 		}},
 		{opSignIn, 0, func(ctx context.Context, _, _ int) error {

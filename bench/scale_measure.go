@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"filippo.io/age"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -103,8 +107,8 @@ func (s *scaler) get(ctx context.Context, address string) error {
 	return err
 }
 
-// scaleCommands are the commands that list. The first lists nothing: it shows what the
-// start of a command takes.
+// scaleCommands are the commands that list, listingCommands of them, and doctor, which
+// checks. The first lists nothing: it shows what the start of a command takes.
 var scaleCommands = [][]string{
 	{"stores", "show", "shop-0000001"},
 	{"stores", "list"},
@@ -117,6 +121,8 @@ var scaleCommands = [][]string{
 	{"doctor"},
 	{"doctor", "--fleet"},
 }
+
+const listingCommands = 8
 
 // measureCommands measures whole processes, with the memory that they took.
 func (s *scaler) measureCommands(ctx context.Context, size *scaleSize) error {
@@ -141,6 +147,28 @@ func (s *scaler) measureCommands(ctx context.Context, size *scaleSize) error {
 		}
 		size.Commands = append(size.Commands, timing{Name: name, MS: median(took), MemMiB: median(memory)})
 	}
+	return nil
+}
+
+// measureBackup measures one backup of the whole master, which ends in a file.
+func (s *scaler) measureBackup(ctx context.Context, size *scaleSize) error {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(s.folder, "master.stoa")
+	defer os.Remove(file)                                                                       //nolint:errcheck // the folder is removed at the end
+	cmd := exec.CommandContext(ctx, s.binary, "backup", "--master", "--json", "--output", file) //nolint:gosec // built by this program
+	cmd.Dir, cmd.Env = s.folder, append(s.environment(s.data()), "STOA_BACKUP_RECIPIENTS="+identity.Recipient().String())
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("stoa backup --master: %w", err)
+	}
+	var result struct{ Bytes, Seconds float64 }
+	if err := json.Unmarshal(out, &result); err != nil {
+		return err
+	}
+	size.BackupSeconds, size.BackupBytes = result.Seconds, result.Bytes
 	return nil
 }
 

@@ -43,6 +43,7 @@ func (a assumptions) rowsPerStore() map[string]float64 {
 		"backups":             a.Archives,
 		"refresh_tokens":      a.SignIns * 30,
 		"sessions":            a.SignIns * 30,
+		"change_log":          a.Changes * 600 / day,                   // kept for ten minutes
 		"river_job":           spends + a.Changes + a.ArchivesPerDay*3, // jobs are kept for a day; an archive is made, checked and an older one deleted
 	}
 }
