@@ -42,53 +42,59 @@ var channels = []string{
 	"river_insert", "river_leadership", "river_control", "public.river_insert", "public.river_leadership", "public.river_control",
 }
 
-// measureCosts makes a few of each operation, at a pace at which no two are combined, and
-// reads what PostgreSQL has counted. Background work of the same time is counted too.
-func (s *scaler) measureCosts(ctx context.Context, size *scaleSize) error {
-	rounds := 3
-	if s.Quick {
-		rounds = 1
-	}
-	ops := []struct {
-		name  string
-		pause time.Duration // longer than credit changes are collected
-		op    func(ctx context.Context, i, round int) error
-	}{
-		{opSpend, 2500 * time.Millisecond, func(ctx context.Context, i, _ int) error { return s.owner.spend(ctx, s.shops[i].id) }},
-		{opChange, 0, func(ctx context.Context, i, round int) error { // the address changes too: what servers have cached is invalid
+// operation is one kind of work. op does it with the i-th store.
+type operation struct {
+	name   string
+	rounds int
+	pause  time.Duration // after each round
+	op     func(ctx context.Context, i, round int) error
+}
+
+// operations returns the operations. Spends pause for longer than credit changes are
+// collected, so that no two are combined into one job.
+func (s *scaler) operations(size *scaleSize) []operation {
+	return []operation{
+		{opSpend, 3, 2500 * time.Millisecond, func(ctx context.Context, i, _ int) error { return s.owner.spend(ctx, s.shops[i].id) }},
+		{opChange, 3, 0, func(ctx context.Context, i, round int) error { // the address changes too: what servers have cached is invalid
 			name := fmt.Sprintf("moved-%d-%d-%d", size.Stores, i, round)
 			return s.owner.call(ctx, http.MethodPatch, "/api/stores/"+s.shops[i].id, object{"name": name, "slug": name}, nil)
 		}},
-		{opStore, 0, func(ctx context.Context, i, _ int) error {
+		{opStore, 1, 0, func(ctx context.Context, i, _ int) error {
 			_, err := s.owner.openStore(ctx, fmt.Sprintf("new-%d-%d", size.Stores, i), managed())
 			return err
 		}},
-		{opSignIn, 0, func(ctx context.Context, _, _ int) error {
+		{opSignIn, 3, 0, func(ctx context.Context, _, _ int) error {
 			return (&owner{address: s.address}).call(ctx, http.MethodPost, "/api/auth/login", object{"email": "owner@bench.example", "password": "many-shops-under-1-roof"}, nil)
 		}},
 	}
-	for _, o := range ops {
-		n := 0
-		costs, err := s.cost(ctx, func() error {
-			for round := range rounds {
-				err := inParallel(ctx, len(s.shops), func(ctx context.Context, i int) error { return o.op(ctx, i, round) })
-				if err != nil {
-					return err
-				}
-				if n += len(s.shops); o.name == opStore {
-					break // a round is enough, and each takes memory and files
-				}
-				if err := wait(ctx, o.pause); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+}
+
+// measureCosts makes a few of each operation and reads what PostgreSQL has counted.
+// Background work of the same time is counted too.
+func (s *scaler) measureCosts(ctx context.Context, size *scaleSize) error {
+	for _, o := range s.operations(size) {
+		if s.Quick {
+			o.rounds = 1
+		}
+		costs, err := s.cost(ctx, func() error { return s.repeat(ctx, o) })
 		if err != nil {
 			return err
 		}
-		costs.divide(float64(n))
+		costs.divide(float64(o.rounds * len(s.shops)))
 		size.Costs[o.name] = costs
+	}
+	return nil
+}
+
+func (s *scaler) repeat(ctx context.Context, o operation) error {
+	for round := range o.rounds {
+		err := inParallel(ctx, len(s.shops), func(ctx context.Context, i int) error { return o.op(ctx, i, round) })
+		if err != nil {
+			return err
+		}
+		if err := wait(ctx, o.pause); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -188,20 +188,27 @@ func (a assumptions) project(sizes []*scaleSize, tables []tableProjection) (out 
 	add("jobs of archives", 3*a.ArchivesPerDay*a.Stores/day, "/s")
 	add("archives to be made", a.ArchivesPerDay*a.Stores/day, "/s")
 	add("connections to the master", a.Replicas*float64(sum(largest.Connections)), "")
-	servers := math.Ceil(a.Stores * (1 - a.EmbeddedShare) / a.StoresPerServer)
-	open := a.ActivePerSecond * (1 - a.EmbeddedShare) * a.IdleTimeout / servers // at most: every second other stores
-	add("tenant database servers", servers, "")
-	add("connections to each of them, of all servers", math.Min(open, a.Replicas*a.ConnectionsPerServer), "")
-	add("these if nothing limited them", math.Min(open, a.StoresPerServer), "")
-	sqlite, postgres := a.Stores*a.EmbeddedShare/a.SQLiteRate/3600, a.Stores*(1-a.EmbeddedShare)/a.PostgreSQLRate/3600
-	add(fmt.Sprintf("fleet migration, one process: SQLite at %.0f/s", a.SQLiteRate), sqlite, "h")
-	add(fmt.Sprintf("fleet migration, one process: PostgreSQL at %.0f/s", a.PostgreSQLRate), postgres, "h")
+	out = append(out, a.databases()...)
 	busy := 0.0
 	for kind, every := range sweepEvery {
 		busy += fitOf(sizes, func(s *scaleSize) float64 { return s.Sweeps[kind] }).at(a.Stores) / inMS(every)
 	}
 	add("time of one worker in periodic jobs", busy*100, "%")
 	return out
+}
+
+// databases computes what the stores' databases need.
+func (a assumptions) databases() []projected {
+	own := a.Stores * (1 - a.EmbeddedShare)
+	servers := max(math.Ceil(own/a.StoresPerServer), 1)
+	open := a.ActivePerSecond * (1 - a.EmbeddedShare) * a.IdleTimeout / servers // at most: every second other stores
+	return []projected{
+		{"tenant database servers", servers, ""},
+		{"connections to each of them, of all servers", min(open, a.Replicas*a.ConnectionsPerServer), ""},
+		{"these if nothing limited them", min(open, a.StoresPerServer), ""},
+		{fmt.Sprintf("fleet migration, one process: SQLite at %.0f/s", a.SQLiteRate), a.Stores * a.EmbeddedShare / a.SQLiteRate / 3600, "h"},
+		{fmt.Sprintf("fleet migration, one process: PostgreSQL at %.0f/s", a.PostgreSQLRate), own / a.PostgreSQLRate / 3600, "h"},
+	}
 }
 
 func fitOf(sizes []*scaleSize, value func(*scaleSize) float64) line {
