@@ -27,6 +27,7 @@ type cli struct {
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
 	Tracing   tracingCmd   `cmd:"" help:"What traces cost: off, one in a hundred recorded, and all."`
 	Archive   archiveCmd   `cmd:"" help:"Archives of a store, written and loaded, beside the engines' own dump tools."`
+	Scale     scaleCmd     `cmd:"" help:"What stores cost the master and a server, at a thousand, ten and a hundred thousand, and what a million needs."`
 
 	// These commands are the processes that a measurement starts from this binary.
 	Bare bareCmd `cmd:"" hidden:""`

@@ -19,6 +19,9 @@ func (Due) Kind() string { return "backups.due" }
 const (
 	dueEvery   = 5 * time.Minute
 	dueTimeout = 2 * time.Minute
+	// dueAgain is the pause before the next round while more archives are due than the queue
+	// has room for. With dueEvery alone a platform would make 28,800 archives a day.
+	dueAgain = 5 * time.Second
 	// maxWaiting limits the archives of schedules that wait or are being made, so that the
 	// queue stays short for those that people ask for.
 	maxWaiting = 100
@@ -31,12 +34,25 @@ const (
 )
 
 // RunDue runs the job. Each part is idempotent, and does a bounded amount of work: the next
-// job does the rest.
+// round does the rest. While archives are due that the queue has no room for, the job snoozes
+// and runs again soon.
 func (s *Service) RunDue(ctx context.Context, _ Due) error {
-	for _, part := range []func(context.Context) error{s.resume, s.addSchedules, s.startDue, s.deleteExpired, s.deleteOfDeleted} {
+	for _, part := range []func(context.Context) error{s.resume, s.addSchedules} {
 		if err := part(ctx); err != nil {
 			return err
 		}
+	}
+	more, err := s.startDue(ctx)
+	if err != nil {
+		return err
+	}
+	for _, part := range []func(context.Context) error{s.deleteExpired, s.deleteOfDeleted} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	if more {
+		return jobs.Snooze(dueAgain)
 	}
 	return nil
 }
@@ -102,24 +118,27 @@ func (s *Service) addSchedules(ctx context.Context) error {
 	})
 }
 
-// startDue starts the archives that are due, as many as the queue has room for.
-func (s *Service) startDue(ctx context.Context) error {
-	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+// startDue starts the archives that are due, as many as the queue has room for, and reports
+// whether more are due.
+func (s *Service) startDue(ctx context.Context) (more bool, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var waiting int
-		if err := tx.Get(ctx, &waiting, `SELECT count(*) FROM backups WHERE state IN ('queued', 'running') AND origin = 'schedule'`); err != nil || waiting >= maxWaiting {
+		if err := tx.Get(ctx, &waiting, `SELECT count(*) FROM backups WHERE state IN ('queued', 'running') AND origin = 'schedule'`); err != nil {
 			return err
 		}
+		room := max(maxWaiting-waiting, 0)
 		var due []struct {
 			scheduleRow
 			StoreID stoa.StoreID
 			Usable  bool
 		}
 		err := tx.Select(ctx, &due, `SELECT x.store_id, x.next_at, x.own, x.hourly, x.daily, x.weekly, x.monthly, s.status IN ('active', 'suspended') AS usable
-			FROM backup_schedules x JOIN stores s ON s.id = x.store_id WHERE x.next_at <= $1 ORDER BY x.next_at LIMIT $2`, tx.Now, maxWaiting-waiting)
+			FROM backup_schedules x JOIN stores s ON s.id = x.store_id WHERE x.next_at <= $1 ORDER BY x.next_at LIMIT $2`, tx.Now, room+1)
 		if err != nil {
 			return err
 		}
-		for _, d := range due {
+		more = len(due) > room
+		for _, d := range due[:min(room, len(due))] {
 			interval := s.of(d.scheduleRow).Interval()
 			n, err := tx.Exec(ctx, `UPDATE backup_schedules SET next_at = $3 WHERE store_id = $1 AND next_at = $2`, d.StoreID, d.NextAt, nextDue(d.NextAt, tx.Now, interval))
 			if err != nil {
@@ -134,6 +153,7 @@ func (s *Service) startDue(ctx context.Context) error {
 		}
 		return nil
 	})
+	return more, err
 }
 
 // idleAgain is when a store without archives is looked at again.

@@ -1,10 +1,12 @@
 package backups
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -132,6 +134,37 @@ func TestDue(t *testing.T) {
 		if keys != 0 {
 			t.Error("the key of the deleted store's archives is kept")
 		}
+	})
+}
+
+// TestMoreIsDueThanTheQueueTakes checks that the job runs again soon while archives are due
+// that it has not started, and no longer than that.
+func TestMoreIsDueThanTheQueueTakes(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		f := setup(t, db, Options{Schedule: Schedule{Daily: 2}}) // its queue runs nothing
+		owner, now := f.user(t), db.Now()
+		const extra = 3
+		for i := range maxWaiting + extra {
+			id := stoa.NewID[stoa.StoreID]()
+			f.exec(t, `INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at) VALUES ($1, $2, 'A store', 'active', $3, $4, $4)`,
+				id, fmt.Sprintf("due-%03d", i), owner.UserID, now)
+			f.exec(t, `INSERT INTO backup_schedules (store_id, next_at) VALUES ($1, $2)`, id, now.Add(-time.Minute))
+		}
+		want := func(what string, again bool, archives int) {
+			t.Helper()
+			err := f.RunDue(t.Context(), Due{})
+			var n int
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM backups`))
+			if jobs.IsSnoozed(err) != again || !again && err != nil || n != archives {
+				t.Errorf("%s: %v, %d archives; want %d, again %t", what, err, n, archives, again)
+			}
+		}
+		want("all are due", true, maxWaiting)
+		want("the queue is full", true, maxWaiting)
+		f.exec(t, `UPDATE backups SET state = 'failed'`)
+		want("the queue is empty", false, maxWaiting+extra)
+		want("nothing is due", false, maxWaiting+extra)
 	})
 }
 

@@ -115,9 +115,10 @@ func (s *Service) list(ctx context.Context, query string, args ...any) ([]Store,
 	return list, nil
 }
 
-// count returns the number of stores whose database is in use.
-func (s *Service) count(ctx context.Context) (n int, err error) {
-	err = s.db.Get(ctx, &n, `SELECT count(*) FROM store_databases x JOIN stores s ON s.id = x.store_id`+inUse)
+// count returns the number of stores whose database is in use and for which condition, SQL
+// that follows selectStores, holds.
+func (s *Service) count(ctx context.Context, condition string, args ...any) (n int, err error) {
+	err = s.db.Get(ctx, &n, `SELECT count(*) FROM store_databases x JOIN stores s ON s.id = x.store_id`+inUse+condition, args...)
 	return n, err
 }
 

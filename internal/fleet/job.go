@@ -48,15 +48,16 @@ func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {
 	if s.paused {
 		return nil
 	}
-	todo, err := s.lagging(ctx, s.tenants.Expected())
+	target := s.tenants.Expected()
+	todo, err := s.count(ctx, lags, target.Version, target.Own)
 	if err != nil {
 		return err
 	}
-	open, err := s.unverified(ctx)
-	if err != nil || len(todo)+len(open) == 0 {
+	open, err := s.count(ctx, unverified, s.db.Now().Add(-exposurePause))
+	if err != nil || todo+open == 0 {
 		return err
 	}
-	s.log.InfoContext(ctx, "stores to be migrated", "stores", len(todo), "to_be_closed", len(open))
+	s.log.InfoContext(ctx, "stores to be migrated", "stores", todo, "to_be_closed", open)
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return queue.EnqueueOnce(ctx, tx, s.Job()) })
 }
 

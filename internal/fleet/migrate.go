@@ -152,7 +152,7 @@ func (s *Service) plan(ctx context.Context, opts MigrateOptions, observer Observ
 	if err != nil {
 		return r, err
 	}
-	all, err := s.count(ctx)
+	all, err := s.count(ctx, "")
 	if err != nil {
 		return r, err
 	}

@@ -20,11 +20,18 @@ func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa
 	if before.IsZero() {
 		before = page.LastID[stoa.StoreID]()
 	}
+	where, args := ` WHERE s.id < $1`, []any{before, limit}
+	if status != "" {
+		where, args = where+` AND s.status = $3`, append(args, string(status))
+	}
 	var list []Store
-	err := q.Select(ctx, &list, selectStore+` WHERE s.id < $1 AND (s.status = $2 OR $2 = '') ORDER BY s.id DESC LIMIT $3`,
-		before, string(status), limit)
+	err := q.Select(ctx, &list, selectStore+where+` ORDER BY s.id DESC LIMIT $2`, args...)
 	if err != nil || len(list) == 0 {
 		return nil, err
+	}
+	if status != "" {
+		// Stores of one status may be far apart: the details of those between them are not read.
+		return list, addDetailsOf(ctx, q, list)
 	}
 	return list, addDetails(ctx, q, list, ` WHERE x.store_id <= $1 AND x.store_id >= $2`, list[0].ID, list[len(list)-1].ID)
 }
