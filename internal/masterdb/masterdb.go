@@ -83,8 +83,9 @@ type Tx struct {
 
 	pg       pgx.Tx
 	lite     *sql.Tx
-	messages []message // for the subscribers, once the transaction has committed
-	here     []message // for the subscribers in this process
+	level    pgx.TxIsoLevel // "": the default of the session
+	messages []message      // for the subscribers, once the transaction has committed
+	here     []message      // for the subscribers in this process
 	after    []func()
 
 	statements *tracing.Statements

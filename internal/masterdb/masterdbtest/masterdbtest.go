@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -153,9 +154,24 @@ func databaseURL(name string) string {
 		panic(fmt.Sprintf("%s: %v", PostgresEnv, err))
 	}
 	u.Path = "/" + name
-	if more := os.Getenv(ParametersEnv); more != "" {
-		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+more, "&")
+	query := u.Query()
+	more, err := url.ParseQuery(os.Getenv(ParametersEnv))
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", ParametersEnv, err))
 	}
+	maps.Copy(query, more)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+// SerializableURL is URL for a PostgreSQL database whose transactions are serializable.
+func SerializableURL(t testing.TB) string {
+	t.Helper()
+	u, err := url.Parse(postgresClone(t))
+	fatal(t, err)
+	query := u.Query()
+	query.Set("default_transaction_isolation", "serializable")
+	u.RawQuery = query.Encode()
 	return u.String()
 }
 
