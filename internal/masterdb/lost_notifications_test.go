@@ -3,6 +3,7 @@ package masterdb_test
 import (
 	"bytes"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +101,16 @@ func TestListenerWithoutNotifications(t *testing.T) {
 				t.Error("heard something else")
 			}
 		})
+	}
+}
+
+// TestSwitchStopsNotifications checks that no notification reaches a test master while the
+// switch is set, and that they do otherwise.
+func TestSwitchStopsNotifications(t *testing.T) {
+	t.Parallel()
+	err := masterdbtest.Open(t, postgresURL(t)).CheckListen(t.Context())
+	if silent := os.Getenv(masterdbtest.WithoutNotificationsEnv) != ""; (err != nil) != silent {
+		t.Errorf("%s is set: %t; %v", masterdbtest.WithoutNotificationsEnv, silent, err)
 	}
 }
 
