@@ -34,8 +34,9 @@ var waiting = map[string]string{
 	"(*" + module + "/internal/tenantdb.DB).": "a store's database", "(" + module + "/internal/tenantdb.Lease).": "a store's database",
 	"(" + module + "/internal/tenantdb.Engine).": "a store's database",
 	"(*database/sql.DB).":                        "another database", "(*github.com/jmoiron/sqlx.DB).": "another database",
-	"(*" + module + "/internal/masterdb.DB).Tx": "another transaction", "(*" + module + "/internal/masterdb.DB).Snapshot": "another transaction",
-	"(*sync.WaitGroup).Wait": "other goroutines", "(*sync.Cond).Wait": "other goroutines",
+	"(*" + module + "/internal/masterdb.DB).Tx": "another transaction", "(*" + module + "/internal/masterdb.DB).TxReadCommitted": "another transaction",
+	"(*" + module + "/internal/masterdb.DB).Snapshot": "another transaction",
+	"(*sync.WaitGroup).Wait":                          "other goroutines", "(*sync.Cond).Wait": "other goroutines",
 	"golang.org/x/crypto/argon2.IDKey": "long computation",
 }
 

@@ -2706,7 +2706,7 @@ type APIKey struct {
 	// ID Id of this item, a UUID
 	ID string `json:"id"`
 
-	// LastUsedAt To the minute
+	// LastUsedAt When it was last used, to the minute; null until it is used
 	LastUsedAt *time.Time `json:"lastUsedAt"`
 
 	// Name Name, for people
@@ -2824,7 +2824,7 @@ type Audit struct {
 	// Details More about what was done; which members there are depends on the action
 	Details map[string]string `json:"details"`
 
-	// Email Of that user
+	// Email Of that user; null: there is no user, or they were deleted
 	Email *string `json:"email"`
 
 	// ID Id of this item, a UUID
@@ -2836,7 +2836,7 @@ type Audit struct {
 	// RequestID Id of the request, which the platform's log has too
 	RequestID string `json:"requestId"`
 
-	// StoreID Id of the store, a UUID
+	// StoreID The store; null: it concerns no store
 	StoreID *string `json:"storeId"`
 
 	// UserID null: the operator at the command line, or the platform itself
@@ -2857,7 +2857,7 @@ type AuditPage struct {
 
 // AuthorizeResponse defines model for AuthorizeResponse.
 type AuthorizeResponse struct {
-	// ExpiresAt When it ends by itself; null if never
+	// ExpiresAt When it ends by itself
 	ExpiresAt time.Time `json:"expiresAt"`
 
 	// URL At Supabase, for the owner's browser
@@ -2901,16 +2901,16 @@ type Backup struct {
 	// Bytes Of the file
 	Bytes int64 `json:"bytes"`
 
-	// Check The last check of the archive; null if there was none
+	// Check The last check of the archive
 	Check BackupCheck `json:"check"`
 
-	// Checksum Of all rows: equal for equal rows, on every engine
+	// Checksum Of all rows: equal for equal rows, on every engine; null until it is complete
 	Checksum *string `json:"checksum"`
 
 	// CreatedAt When it was created
 	CreatedAt time.Time `json:"createdAt"`
 
-	// Error Why it failed or, while it is queued, why it is tried again
+	// Error Why it failed or, while it is queued, why it is tried again; null if it did not
 	Error *Fault `json:"error"`
 
 	// FinishedAt When it ended; null while it has not
@@ -2931,7 +2931,7 @@ type Backup struct {
 	// Rows Number of rows
 	Rows int64 `json:"rows"`
 
-	// SnapshotAt The rows are those of this time
+	// SnapshotAt The rows are those of this time; null until it is complete
 	SnapshotAt *time.Time `json:"snapshotAt"`
 
 	// Source What it is an archive of; null until it is complete
@@ -2955,10 +2955,10 @@ type BackupState string
 
 // BackupCheck defines model for BackupCheck.
 type BackupCheck struct {
-	// At When it was
+	// At When it was; null before the first check
 	At *time.Time `json:"at"`
 
-	// Message Why it failed
+	// Message Why it failed; null if it did not
 	Message *string `json:"message"`
 
 	// Restored It was loaded into a database, and all rows are equal
@@ -2967,7 +2967,7 @@ type BackupCheck struct {
 	// State How far it is
 	State BackupCheckState `json:"state"`
 
-	// TookMs Milliseconds
+	// TookMs How long it took, in milliseconds; null before the first check
 	TookMs *int64 `json:"tookMs"`
 }
 
@@ -3426,7 +3426,7 @@ type CreateKeyResponse struct {
 	// Key Shown this once
 	Key string `json:"key"`
 
-	// LastUsedAt To the minute
+	// LastUsedAt When it was last used, to the minute; null until it is used
 	LastUsedAt *time.Time `json:"lastUsedAt"`
 
 	// Name Name, for people
@@ -3559,7 +3559,7 @@ type CreditDay struct {
 
 // CreditSettingsResponse defines model for CreditSettingsResponse.
 type CreditSettingsResponse struct {
-	// LowBalanceThreshold Below this many credits the owners are told, a decimal string
+	// LowBalanceThreshold Below this many credits the owners are told, a decimal string; null: they are not
 	//
 	// Examples: 100
 	LowBalanceThreshold *string `json:"lowBalanceThreshold"`
@@ -4026,7 +4026,7 @@ type Database struct {
 	// LastCheckedAt When it was last checked; null before the first time
 	LastCheckedAt *time.Time `json:"lastCheckedAt"`
 
-	// LastError Why the status is failed, and what to do about it
+	// LastError Why the status is failed, and what to do about it; null: it is not
 	LastError *Fault `json:"lastError"`
 
 	// Port Port of the database server
@@ -4283,13 +4283,13 @@ type Delivery struct {
 	// EventID The event, whose id is the header webhook-id
 	EventID string `json:"eventId"`
 
-	// FinishedAt When it was accepted or given up
+	// FinishedAt When it was accepted or given up; null before
 	FinishedAt *time.Time `json:"finishedAt"`
 
 	// ID Id of the delivery
 	ID string `json:"id"`
 
-	// NextAt When it is sent again, at the earliest
+	// NextAt When it is sent again, at the earliest; null: it is not sent again
 	NextAt *time.Time `json:"nextAt"`
 
 	// Origin Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
@@ -4359,7 +4359,7 @@ type EmailChange struct {
 	// CreatedAt When it was created
 	CreatedAt time.Time `json:"createdAt"`
 
-	// ExpiresAt When it ends by itself; null if never
+	// ExpiresAt When it ends by itself
 	ExpiresAt time.Time `json:"expiresAt"`
 
 	// NewConfirmedAt null until it is confirmed at the new address
@@ -4490,7 +4490,7 @@ type HeldResponse struct {
 	// Hold The hold
 	Hold Hold `json:"hold"`
 
-	// Transaction Of a capture
+	// Transaction The entry of a capture in the ledger; null of every other call
 	Transaction *Transaction `json:"transaction"`
 }
 
@@ -4512,19 +4512,19 @@ type Hold struct {
 	// Description Free text for people
 	Description string `json:"description"`
 
-	// ExpiresAt When it ends by itself; null if never
+	// ExpiresAt When it ends by itself
 	ExpiresAt time.Time `json:"expiresAt"`
 
 	// ID Id of this item, a UUID
 	ID string `json:"id"`
 
-	// Quantity How many units of the service
+	// Quantity How many units of the service; null: it is not for a service
 	Quantity *int64 `json:"quantity"`
 
-	// ResolvedAt When it was captured, released or expired
+	// ResolvedAt When it was captured, released or expired; null before
 	ResolvedAt *time.Time `json:"resolvedAt"`
 
-	// ServiceKey Name of the service in the price list
+	// ServiceKey Name of the service in the price list; null: it is not for a service
 	ServiceKey *string `json:"serviceKey"`
 
 	// State How far it is
@@ -4533,7 +4533,7 @@ type Hold struct {
 	// StoreID Id of the store, a UUID
 	StoreID string `json:"storeId"`
 
-	// UnitPrice The price when the hold was made, which its capture pays
+	// UnitPrice The price when the hold was made, which its capture pays; null: it is not for a service
 	UnitPrice *string `json:"unitPrice"`
 }
 
@@ -4819,7 +4819,7 @@ type Invitation struct {
 	// Email E-mail address
 	Email string `json:"email"`
 
-	// ExpiresAt When it ends by itself; null if never
+	// ExpiresAt When it ends by itself
 	ExpiresAt time.Time `json:"expiresAt"`
 
 	// ID Id of this item, a UUID
@@ -5123,13 +5123,13 @@ type Move struct {
 	// From The database that the store had
 	From MovePlace `json:"from"`
 
-	// FrozenMs How long writers had to wait, in milliseconds
+	// FrozenMs How long writers had to wait, in milliseconds; null before they had to
 	FrozenMs *int64 `json:"frozenMs"`
 
 	// ID Id of this item, a UUID
 	ID string `json:"id"`
 
-	// KeepUntil Until when the move can be rolled back
+	// KeepUntil Until when the move can be rolled back; null before the store uses the new database
 	KeepUntil *time.Time `json:"keepUntil"`
 
 	// RowsCopied Rows copied so far
@@ -5147,7 +5147,7 @@ type Move struct {
 	// StoreID Id of the store, a UUID
 	StoreID string `json:"storeId"`
 
-	// SwappedAt Since when the store uses the new database
+	// SwappedAt Since when the store uses the new database; null before
 	SwappedAt *time.Time `json:"swappedAt"`
 
 	// To The database that the store is to have
@@ -5210,7 +5210,7 @@ type NewEndpointResponse struct {
 	// Description For people
 	Description string `json:"description"`
 
-	// DisabledReason failing: it accepted nothing for three days; gone: it answered 410
+	// DisabledReason failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it
 	DisabledReason *NewEndpointResponseDisabledReason `json:"disabledReason"`
 
 	// FailingSince Since when it has accepted nothing; null: it accepts events
@@ -5222,7 +5222,7 @@ type NewEndpointResponse struct {
 	// NextAttemptAt When something is sent to it again; null: nothing waits
 	NextAttemptAt *time.Time `json:"nextAttemptAt"`
 
-	// OldSecretUntil Until then events are signed with the secret before too
+	// OldSecretUntil Until then events are signed with the secret before too; null: they are not
 	OldSecretUntil *time.Time `json:"oldSecretUntil"`
 
 	// Replaying A replay is not finished
@@ -5250,7 +5250,7 @@ type NewEndpointResponse struct {
 	Waiting int64 `json:"waiting"`
 }
 
-// NewEndpointResponseDisabledReason failing: it accepted nothing for three days; gone: it answered 410
+// NewEndpointResponseDisabledReason failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it
 type NewEndpointResponseDisabledReason string
 
 // NewEndpointResponseState paused: by its owner; disabled: by the platform
@@ -5270,13 +5270,13 @@ type OneDeliveryResponse struct {
 	// EventID The event, whose id is the header webhook-id
 	EventID string `json:"eventId"`
 
-	// FinishedAt When it was accepted or given up
+	// FinishedAt When it was accepted or given up; null before
 	FinishedAt *time.Time `json:"finishedAt"`
 
 	// ID Id of the delivery
 	ID string `json:"id"`
 
-	// NextAt When it is sent again, at the earliest
+	// NextAt When it is sent again, at the earliest; null: it is not sent again
 	NextAt *time.Time `json:"nextAt"`
 
 	// Origin Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test
@@ -5478,7 +5478,7 @@ type ProblemQuota struct {
 
 // Product defines model for Product.
 type Product struct {
-	// Category Name of the product's category
+	// Category Slug of the product's category; null without one
 	Category *string `json:"category"`
 
 	// CreatedAt When it was created
@@ -5499,7 +5499,7 @@ type Product struct {
 	// Name Name, for people
 	Name string `json:"name"`
 
-	// Price What one costs
+	// Price What one costs; null while it is not for sale
 	Price *Money `json:"price"`
 
 	// Slug Name in the store's hostname: lower-case letters, digits and hyphens
@@ -5673,7 +5673,7 @@ type ProvisioningEvent struct {
 	// Attempt Number of the attempt, from 1 on
 	Attempt int64 `json:"attempt"`
 
-	// Error Why it failed or, of a running step, why it is being tried again
+	// Error Why it failed or, of a running step, why it is being tried again; null if it did not
 	Error *Fault `json:"error"`
 
 	// RunID Id of the provisioning run, a UUID
@@ -6145,7 +6145,7 @@ type Restore struct {
 	// RowsTotal Rows that it has to; 0: the step has none, or has not begun
 	RowsTotal int64 `json:"rowsTotal"`
 
-	// SavedID The archive of what was there before
+	// SavedID The archive of what was there before; null: there is none, or not yet
 	SavedID *string `json:"savedId"`
 
 	// SourceID The store whose archive it is: another one for a clone
@@ -6276,7 +6276,7 @@ type Session struct {
 	// Current The session that asks
 	Current bool `json:"current"`
 
-	// ExpiresAt When it ends by itself; null if never
+	// ExpiresAt When it ends by itself
 	ExpiresAt time.Time `json:"expiresAt"`
 
 	// ID Id of this item, a UUID
@@ -6354,14 +6354,14 @@ type SpendResponse struct {
 	// Balance Credits of the store, a decimal string
 	Balance Balance `json:"balance"`
 
-	// Transaction The entry in the ledger; null if nothing was spent
+	// Transaction The entry in the ledger
 	Transaction Transaction `json:"transaction"`
 }
 
 // Stopped defines model for Stopped.
 type Stopped struct {
 	// At When it was
-	At *time.Time `json:"at"`
+	At time.Time `json:"at"`
 
 	// Reason Why, for people
 	Reason StoppedReason `json:"reason"`
@@ -6376,7 +6376,7 @@ type Store struct {
 	CreatedAt time.Time `json:"createdAt"`
 
 	// Credits The store's credits
-	Credits *Credits `json:"credits"`
+	Credits Credits `json:"credits"`
 
 	// Database The store's database; null before one is connected
 	Database *Database `json:"database"`
@@ -6734,28 +6734,28 @@ type Transaction struct {
 	// Description Free text for people
 	Description string `json:"description"`
 
-	// HoldID Of a capture
+	// HoldID The hold of a capture; null of every other entry
 	HoldID *string `json:"holdId"`
 
 	// ID Id of this item, a UUID
 	ID string `json:"id"`
 
-	// Quantity How many units of the service
+	// Quantity How many units of the service; null: it was not for a service
 	Quantity *int64 `json:"quantity"`
 
-	// Reference The caller's own name for the cause of the entry
+	// Reference The caller's own name for the cause of the entry; null: there is none
 	Reference *string `json:"reference"`
 
 	// Sequence 1, 2, 3, … in each store
 	Sequence int64 `json:"sequence"`
 
-	// ServiceKey Name of the service in the price list
+	// ServiceKey Name of the service in the price list; null: it was not for a service
 	ServiceKey *string `json:"serviceKey"`
 
 	// Type Kind of the item
 	Type TransactionType `json:"type"`
 
-	// UnitPrice Credits for one unit, a decimal string
+	// UnitPrice Credits for one unit, a decimal string; null: it was not for a service
 	UnitPrice *string `json:"unitPrice"`
 }
 
@@ -6938,7 +6938,7 @@ type Verification struct {
 	// LastCheckedAt When it was last checked; null before the first time
 	LastCheckedAt *time.Time `json:"lastCheckedAt"`
 
-	// LastError What the last check met
+	// LastError Why the last check did not find the record; null if it did, or before the first one
 	LastError *HostnameFault `json:"lastError"`
 
 	// Misses Daily checks in a row that did not find the record; with the third the hostname is lost
@@ -6974,7 +6974,7 @@ type Webhook struct {
 	// Description For people
 	Description string `json:"description"`
 
-	// DisabledReason failing: it accepted nothing for three days; gone: it answered 410
+	// DisabledReason failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it
 	DisabledReason *WebhookDisabledReason `json:"disabledReason"`
 
 	// FailingSince Since when it has accepted nothing; null: it accepts events
@@ -6986,7 +6986,7 @@ type Webhook struct {
 	// NextAttemptAt When something is sent to it again; null: nothing waits
 	NextAttemptAt *time.Time `json:"nextAttemptAt"`
 
-	// OldSecretUntil Until then events are signed with the secret before too
+	// OldSecretUntil Until then events are signed with the secret before too; null: they are not
 	OldSecretUntil *time.Time `json:"oldSecretUntil"`
 
 	// Replaying A replay is not finished
@@ -7011,7 +7011,7 @@ type Webhook struct {
 	Waiting int64 `json:"waiting"`
 }
 
-// WebhookDisabledReason failing: it accepted nothing for three days; gone: it answered 410
+// WebhookDisabledReason failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it
 type WebhookDisabledReason string
 
 // WebhookState paused: by its owner; disabled: by the platform

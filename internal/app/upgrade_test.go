@@ -1,6 +1,8 @@
 package app_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -14,44 +16,27 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // seenWithin is the maximum time after which every replica acts on a change.
 const seenWithin = time.Second
 
-// previousRelease builds the release before this one and returns its program. Until
-// releases are tagged, it is the newest commit without the last migration of the master
-// database. STOA_TEST_PREVIOUS names another commit.
+// previousRelease builds the release before this one and returns its program.
+// STOA_TEST_PREVIOUS names a commit; otherwise previousCommit finds it.
 func previousRelease(t *testing.T) string {
 	t.Helper()
-	root := repository(t)
-	git := func(args ...string) string {
-		cmd := exec.CommandContext(t.Context(), "git", args...)
-		cmd.Dir = root
-		out, err := cmd.Output()
-		if err != nil {
-			t.Skipf("git %s: %v: there is no history of the project here", args[0], err)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	commit := os.Getenv("STOA_TEST_PREVIOUS")
+	root, commit := repository(t), os.Getenv("STOA_TEST_PREVIOUS")
 	if commit == "" {
-		migrations, err := filepath.Glob(filepath.Join(root, "internal/masterdb/migrations/postgres/*.sql"))
-		if err != nil || len(migrations) == 0 {
-			t.Fatalf("no migrations: %v", err)
+		var err error
+		if commit, err = previousCommit(t.Context(), root); err != nil {
+			testkit.Unavailable(t, err.Error())
 		}
-		last, err := filepath.Rel(root, slices.Max(migrations))
-		if err != nil {
-			t.Fatal(err)
-		}
-		added := git("log", "-m", "--first-parent", "--no-renames", "--diff-filter=A", "--format=%H", "-1", "--", last)
-		if added == "" || git("rev-parse", "--is-shallow-repository") == "true" {
-			t.Skip("the history of the project here is too short")
-		}
-		commit = git("rev-parse", added+"^")
 	}
 	source, program := t.TempDir(), filepath.Join(t.TempDir(), "stoa-previous")
-	git("archive", "--format=tar", "--output="+filepath.Join(source, "source.tar"), commit)
+	if _, err := git(t.Context(), root, "archive", "--format=tar", "--output="+filepath.Join(source, "source.tar"), commit); err != nil {
+		t.Fatalf("commit %s: %v", commit, err)
+	}
 	if out, err := exec.CommandContext(t.Context(), "tar", "-C", source, "-xf", filepath.Join(source, "source.tar")).CombinedOutput(); err != nil {
 		t.Fatalf("commit %s: %v\n%s", commit, err, out)
 	}
@@ -62,6 +47,95 @@ func previousRelease(t *testing.T) string {
 	}
 	t.Logf("the previous release is commit %s", commit)
 	return program
+}
+
+// errShortHistory means that the clone has no commit without the last migration.
+var errShortHistory = errors.New("the previous release is not in this clone, which needs the history: git fetch --unshallow")
+
+// previousCommit returns the commit of the release before this one. Until releases are
+// tagged, it is the newest commit without the last migration of the master database.
+func previousCommit(ctx context.Context, root string) (string, error) {
+	migrations, err := filepath.Glob(filepath.Join(root, "internal/masterdb/migrations/postgres/*.sql"))
+	if err != nil || len(migrations) == 0 {
+		return "", fmt.Errorf("no migrations in %s: %w", root, err)
+	}
+	last, err := filepath.Rel(root, slices.Max(migrations))
+	if err != nil {
+		return "", err
+	}
+	added, err := git(ctx, root, "log", "-m", "--first-parent", "--no-renames", "--diff-filter=A", "--format=%H", "-1", "--", last)
+	if err != nil {
+		return "", fmt.Errorf("the previous release is built from the history, and this is not a git clone: %w", err)
+	}
+	if added == "" {
+		return git(ctx, root, "rev-parse", "HEAD") // the last migration is not committed yet
+	}
+	// The oldest commit of a shallow clone has no parent and seems to add every file.
+	commit, err := git(ctx, root, "rev-parse", "--verify", "--quiet", added+"^")
+	if err != nil {
+		return "", errShortHistory
+	}
+	return commit, nil
+}
+
+// git runs git in a folder and returns what it prints.
+func git(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("git %s: %w", args[0], err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// TestPreviousCommit checks which commit is found in a whole clone, in one that is deep
+// enough, in one that is too shallow, and beside a migration that is not committed.
+func TestPreviousCommit(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("git"); err != nil {
+		testkit.Unavailable(t, "git is not installed")
+	}
+	must := func(dir string, args ...string) string {
+		t.Helper()
+		out, err := git(t.Context(), dir, args...)
+		testkit.Must(t, err)
+		return out
+	}
+	origin, clones := t.TempDir(), t.TempDir()
+	add := func(file string) string {
+		t.Helper()
+		path := filepath.Join(origin, "internal/masterdb/migrations/postgres", file)
+		testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		testkit.Must(t, os.WriteFile(path, []byte(file), 0o600))
+		must(origin, "add", ".")
+		must(origin, "-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false", "commit", "--quiet", "-m", file)
+		return must(origin, "rev-parse", "HEAD")
+	}
+	must(origin, "init", "--quiet")
+	add("00001_first.sql")
+	previous := add("README") // the newest commit before the last migration
+	add("00002_last.sql")
+	add("later")
+	for name, depth := range map[string]string{"deep enough": "3", "too shallow": "2", "newest commit only": "1"} {
+		clone := filepath.Join(clones, depth)
+		must(clones, "clone", "--quiet", "--depth", depth, "file://"+origin, clone)
+		got, err := previousCommit(t.Context(), clone)
+		if depth == "3" && (err != nil || got != previous) {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, previous)
+		}
+		if depth != "3" && !errors.Is(err, errShortHistory) {
+			t.Errorf("%s: %q, %v; want %v", name, got, err, errShortHistory)
+		}
+	}
+	if got, err := previousCommit(t.Context(), origin); err != nil || got != previous {
+		t.Errorf("whole history: %q, %v; want %q", got, err, previous)
+	}
+	head := must(origin, "rev-parse", "HEAD")
+	testkit.Must(t, os.WriteFile(filepath.Join(origin, "internal/masterdb/migrations/postgres/00003_new.sql"), nil, 0o600))
+	if got, err := previousCommit(t.Context(), origin); err != nil || got != head {
+		t.Errorf("a migration that is not committed: %q, %v; want %q", got, err, head)
+	}
 }
 
 // TestUpgrade checks that replicas are upgraded one by one, from the previous release to

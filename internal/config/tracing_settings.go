@@ -2,8 +2,8 @@ package config
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"strings"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tracing"
@@ -31,13 +31,11 @@ func (t *Tracing) check(fault func(name, format string, args ...any)) {
 	if t.OTelProtocol != "" && t.OTelProtocol != "http/protobuf" {
 		fault("OTEL_EXPORTER_OTLP_PROTOCOL", "must be http/protobuf, and the endpoint the collector's port for it, usually 4318: %q is not built in", t.OTelProtocol)
 	}
-	if _, err := t.sampler(); err != nil {
-		name := "OTEL_TRACES_SAMPLER"
-		if strings.HasPrefix(err.Error(), name+"_ARG") {
-			fault(name+"_ARG", "%s", strings.TrimPrefix(err.Error(), name+"_ARG "))
-		} else {
-			fault(name, "%v", err)
-		}
+	switch _, err := t.sampler(); {
+	case errors.Is(err, tracing.ErrSamplerShare):
+		fault("OTEL_TRACES_SAMPLER_ARG", "%v", err)
+	case err != nil:
+		fault("OTEL_TRACES_SAMPLER", "%v", err)
 	}
 	if _, err := tracing.ParseAttributes(t.OTelAttributes); err != nil {
 		fault("OTEL_RESOURCE_ATTRIBUTES", "%v", err)

@@ -39,8 +39,8 @@ type KeyView struct {
 	Scopes     []string    `json:"scopes"`
 	CreatedBy  stoa.UserID `json:"createdBy" format:"uuid" doc:"Whom it acts for"`
 	CreatedAt  time.Time   `json:"createdAt"`
-	ExpiresAt  *time.Time  `json:"expiresAt"`
-	LastUsedAt *time.Time  `json:"lastUsedAt" doc:"To the minute"`
+	ExpiresAt  *time.Time  `json:"expiresAt" doc:"When it ends by itself; null if never"`
+	LastUsedAt *time.Time  `json:"lastUsedAt" doc:"When it was last used, to the minute; null until it is used"`
 }
 
 func newKeyView(k apikeys.Key) KeyView {

@@ -42,8 +42,8 @@ type auditView struct {
 	Action    string            `json:"action" example:"member.invited"`
 	Outcome   audit.Outcome     `json:"outcome" enum:"success,denied,failed"`
 	UserID    *stoa.UserID      `json:"userId" format:"uuid" doc:"null: the operator at the command line, or the platform itself"`
-	Email     *string           `json:"email" doc:"Of that user"`
-	StoreID   *stoa.StoreID     `json:"storeId" format:"uuid"`
+	Email     *string           `json:"email" doc:"Of that user; null: there is no user, or they were deleted"`
+	StoreID   *stoa.StoreID     `json:"storeId" format:"uuid" doc:"The store; null: it concerns no store"`
 	Address   string            `json:"address"`
 	RequestID string            `json:"requestId"`
 	Details   map[string]string `json:"details"`

@@ -48,8 +48,8 @@ type cardView struct {
 }
 
 type stoppedView struct {
-	Reason string     `json:"reason" enum:"declined,authentication_required,refused,disputed,refunded,mismatched,not_permitted"`
-	At     *time.Time `json:"at"`
+	Reason string    `json:"reason" enum:"declined,authentication_required,refused,disputed,refunded,mismatched,not_permitted"`
+	At     time.Time `json:"at"`
 }
 
 func newAutoRechargeView(r payments.AutoRecharge) autoRechargeView {
@@ -59,8 +59,8 @@ func newAutoRechargeView(r payments.AutoRecharge) autoRechargeView {
 	if r.Card != nil {
 		v.Card = &cardView{Brand: r.Card.Brand, Last4: r.Card.Last4, Expires: r.Card.Expires}
 	}
-	if r.StoppedReason != nil {
-		v.Stopped = &stoppedView{Reason: *r.StoppedReason, At: r.StoppedAt}
+	if r.StoppedReason != nil && r.StoppedAt != nil { // they are set and cleared together
+		v.Stopped = &stoppedView{Reason: *r.StoppedReason, At: *r.StoppedAt}
 	}
 	return v
 }

@@ -85,13 +85,13 @@ type backupView struct {
 	Bytes      int64             `json:"bytes" doc:"Of the file"`
 	Rows       int64             `json:"rows"`
 	Progress   *backupProgress   `json:"progress" doc:"null unless it is running"`
-	Checksum   *string           `json:"checksum" doc:"Of all rows: equal for equal rows, on every engine"`
+	Checksum   *string           `json:"checksum" doc:"Of all rows: equal for equal rows, on every engine; null until it is complete"`
 	Source     *backupSource     `json:"source" doc:"What it is an archive of; null until it is complete"`
 	Tables     []archive.Summary `json:"tables"`
-	Error      *faultView        `json:"error" doc:"Why it failed or, while it is queued, why it is tried again"`
+	Error      *faultView        `json:"error" doc:"Why it failed or, while it is queued, why it is tried again; null if it did not"`
 	Check      backupCheckView   `json:"check"`
 	CreatedAt  time.Time         `json:"createdAt"`
-	SnapshotAt *time.Time        `json:"snapshotAt" doc:"The rows are those of this time"`
+	SnapshotAt *time.Time        `json:"snapshotAt" doc:"The rows are those of this time; null until it is complete"`
 	FinishedAt *time.Time        `json:"finishedAt"`
 	KeepUntil  *time.Time        `json:"keepUntil" doc:"When it is deleted; null: by the schedule, or by its owner only"`
 }
@@ -115,9 +115,9 @@ type backupSource struct {
 type backupCheckView struct {
 	State    backups.CheckState `json:"state" enum:"none,queued,passed,failed"`
 	Restored bool               `json:"restored" doc:"It was loaded into a database, and all rows are equal"`
-	Message  *string            `json:"message" doc:"Why it failed"`
-	TookMS   *int64             `json:"tookMs" doc:"Milliseconds"`
-	At       *time.Time         `json:"at"`
+	Message  *string            `json:"message" doc:"Why it failed; null if it did not"`
+	TookMS   *int64             `json:"tookMs" doc:"How long it took, in milliseconds; null before the first check"`
+	At       *time.Time         `json:"at" doc:"When it was; null before the first check"`
 }
 
 func newBackupView(b backups.Backup) backupView {
@@ -150,7 +150,7 @@ type restoreView struct {
 	RowsDone   int64          `json:"rowsDone" doc:"Rows that the step check, load or undo has read or loaded"`
 	RowsTotal  int64          `json:"rowsTotal" doc:"Rows that it has to; 0: the step has none, or has not begun"`
 	Error      *faultView     `json:"error"`
-	SavedID    *stoa.BackupID `json:"savedId" format:"uuid" doc:"The archive of what was there before"`
+	SavedID    *stoa.BackupID `json:"savedId" format:"uuid" doc:"The archive of what was there before; null: there is none, or not yet"`
 	CreatedAt  time.Time      `json:"createdAt"`
 	FinishedAt *time.Time     `json:"finishedAt"`
 }

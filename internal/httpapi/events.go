@@ -42,7 +42,7 @@ type eventView struct {
 	Attempt int                `json:"attempt"`
 	Step    *string            `json:"step" doc:"The step that changed; null when the run itself did"`
 	State   provisioning.State `json:"state" enum:"queued,running,succeeded,failed" doc:"Of the step or of the run"`
-	Error   *faultView         `json:"error" doc:"Why it failed or, of a running step, why it is being tried again"`
+	Error   *faultView         `json:"error" doc:"Why it failed or, of a running step, why it is being tried again; null if it did not"`
 	At      time.Time          `json:"at"`
 }
 

@@ -39,13 +39,13 @@ type holdView struct {
 	State       credits.HoldState `json:"state" enum:"open,captured,released,expired"`
 	Amount      credits.Amount    `json:"amount" example:"5" doc:"What was set aside"`
 	Captured    credits.Amount    `json:"captured" example:"0" doc:"What was spent of it"`
-	ServiceKey  *string           `json:"serviceKey"`
-	Quantity    *int64            `json:"quantity"`
-	UnitPrice   *credits.Amount   `json:"unitPrice" doc:"The price when the hold was made, which its capture pays"`
+	ServiceKey  *string           `json:"serviceKey" doc:"Name of the service in the price list; null: it is not for a service"`
+	Quantity    *int64            `json:"quantity" doc:"How many units of the service; null: it is not for a service"`
+	UnitPrice   *credits.Amount   `json:"unitPrice" doc:"The price when the hold was made, which its capture pays; null: it is not for a service"`
 	Description string            `json:"description"`
 	CreatedAt   time.Time         `json:"createdAt"`
-	ExpiresAt   time.Time         `json:"expiresAt"`
-	ResolvedAt  *time.Time        `json:"resolvedAt" doc:"When it was captured, released or expired"`
+	ExpiresAt   time.Time         `json:"expiresAt" doc:"When it ends by itself"`
+	ResolvedAt  *time.Time        `json:"resolvedAt" doc:"When it was captured, released or expired; null before"`
 }
 
 func newHoldView(h credits.Hold) holdView {
@@ -58,7 +58,7 @@ func newHoldView(h credits.Hold) holdView {
 type heldOutput struct {
 	Body struct {
 		Hold        holdView         `json:"hold"`
-		Transaction *transactionView `json:"transaction" doc:"Of a capture"`
+		Transaction *transactionView `json:"transaction" doc:"The entry of a capture in the ledger; null of every other call"`
 		Balance     balanceView      `json:"balance"`
 	}
 }

@@ -58,7 +58,7 @@ type verificationView struct {
 	Record        recordView         `json:"record" doc:"The DNS record that proves that the name is yours"`
 	ExpiresAt     *time.Time         `json:"expiresAt" doc:"Until when the record is waited for; null once it was found"`
 	LastCheckedAt *time.Time         `json:"lastCheckedAt"`
-	LastError     *hostnameFaultView `json:"lastError" doc:"What the last check met"`
+	LastError     *hostnameFaultView `json:"lastError" doc:"Why the last check did not find the record; null if it did, or before the first one"`
 	Misses        int                `json:"misses" doc:"Daily checks in a row that did not find the record; with the third the hostname is lost"`
 }
 

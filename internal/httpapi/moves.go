@@ -86,11 +86,11 @@ type moveView struct {
 	RowsCopied int64        `json:"rowsCopied"`
 	RowsTotal  int64        `json:"rowsTotal" doc:"How many rows the store had when the copy began; 0: not known yet"`
 	Changes    int64        `json:"changes" doc:"Changes that were carried over after the copy"`
-	FrozenMs   *int64       `json:"frozenMs" doc:"How long writers had to wait, in milliseconds"`
+	FrozenMs   *int64       `json:"frozenMs" doc:"How long writers had to wait, in milliseconds; null before they had to"`
 	Error      *faultView   `json:"error"`
 	CreatedAt  time.Time    `json:"createdAt"`
-	SwappedAt  *time.Time   `json:"swappedAt" doc:"Since when the store uses the new database"`
-	KeepUntil  *time.Time   `json:"keepUntil" doc:"Until when the move can be rolled back"`
+	SwappedAt  *time.Time   `json:"swappedAt" doc:"Since when the store uses the new database; null before"`
+	KeepUntil  *time.Time   `json:"keepUntil" doc:"Until when the move can be rolled back; null before the store uses the new database"`
 	FinishedAt *time.Time   `json:"finishedAt"`
 }
 

@@ -2,8 +2,11 @@ package httpapi
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/danielgtaylor/huma/v2"
 )
 
 // TestDocumentDescribesEverything checks that each operation has an id of the form
@@ -74,6 +77,39 @@ func TestSchemasOfAnswers(t *testing.T) {
 		t.Errorf("%d schemas", len(answers.seen))
 	}
 }
+
+// TestDescriptionsOfNull checks that the description of a member of an answer says when it
+// is null if it can be, and does not speak of null otherwise.
+func TestDescriptionsOfNull(t *testing.T) {
+	t.Parallel()
+	doc := newAPI(Domains{}, allRoutes()).huma.OpenAPI()
+	answers := newSchemaSet(doc)
+	for _, op := range operationsOf(doc) {
+		for _, response := range op.Responses {
+			answers.addContent(response.Content)
+		}
+	}
+	nullable := 0
+	for name, schema := range doc.Components.Schemas.Map() {
+		if !answers.seen[schema] {
+			continue
+		}
+		for member, of := range schema.Properties {
+			can := of.Nullable || slices.ContainsFunc(of.AnyOf, func(s *huma.Schema) bool { return s.Type == "null" })
+			if can {
+				nullable++
+			}
+			if says := nullWord.MatchString(of.Description); says != can {
+				t.Errorf("%s.%s can be null: %t; its description is %q", name, member, can, of.Description)
+			}
+		}
+	}
+	if nullable < 50 {
+		t.Errorf("%d members can be null, want many more", nullable)
+	}
+}
+
+var nullWord = regexp.MustCompile(`\bnull\b`)
 
 // TestLocationOfWhatIsMade checks that each answer 201 has the header Location, unless what
 // was made has no address.

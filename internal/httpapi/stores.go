@@ -57,7 +57,7 @@ type storeView struct {
 	Role         authz.Role      `json:"role" enum:"owner,admin,member,viewer,operator" doc:"What the caller is to the store"`
 	Hostnames    []hostnameView  `json:"hostnames"`
 	Database     *databaseView   `json:"database"`
-	Credits      *creditsView    `json:"credits"`
+	Credits      creditsView     `json:"credits"`
 	Profile      *Profile        `json:"profile"`
 	Provisioning *runSummaryView `json:"provisioning"`
 	CreatedAt    time.Time       `json:"createdAt"`
@@ -82,7 +82,7 @@ type databaseView struct {
 	Port          int                   `json:"port"`
 	Database      string                `json:"database"`
 	Status        tenantdb.Status       `json:"status" enum:"unknown,ok,failed"`
-	LastError     *faultView            `json:"lastError" doc:"Why the status is failed, and what to do about it"`
+	LastError     *faultView            `json:"lastError" doc:"Why the status is failed, and what to do about it; null: it is not"`
 	SchemaVersion int64                 `json:"schemaVersion"`
 	LastCheckedAt *time.Time            `json:"lastCheckedAt"`
 }
@@ -126,8 +126,8 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 	if d := s.Database; d != nil {
 		v.Database = newDatabaseView(d)
 	}
-	if b := s.Credits; b != nil {
-		v.Credits = &creditsView{Balance: b.Balance, Reserved: b.Reserved, Available: b.Available(), Debt: b.Debt}
+	if b := s.Credits; b != nil { // every store has a balance, from the transaction on that creates it
+		v.Credits = creditsView{Balance: b.Balance, Reserved: b.Reserved, Available: b.Available(), Debt: b.Debt}
 	}
 	if run != nil {
 		v.Provisioning = &runSummaryView{

@@ -45,12 +45,12 @@ type transactionView struct {
 	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
 	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
 	DebtChange   credits.Amount     `json:"debtChange" example:"0" doc:"What is owed more, or with a minus less"`
-	ServiceKey   *string            `json:"serviceKey"`
-	Quantity     *int64             `json:"quantity"`
-	UnitPrice    *credits.Amount    `json:"unitPrice"`
+	ServiceKey   *string            `json:"serviceKey" doc:"Name of the service in the price list; null: it was not for a service"`
+	Quantity     *int64             `json:"quantity" doc:"How many units of the service; null: it was not for a service"`
+	UnitPrice    *credits.Amount    `json:"unitPrice" doc:"Credits for one unit, a decimal string; null: it was not for a service"`
 	Description  string             `json:"description"`
-	Reference    *string            `json:"reference"`
-	HoldID       *stoa.HoldID       `json:"holdId" format:"uuid" doc:"Of a capture"`
+	Reference    *string            `json:"reference" doc:"The caller's own name for the cause of the entry; null: there is none"`
+	HoldID       *stoa.HoldID       `json:"holdId" format:"uuid" doc:"The hold of a capture; null of every other entry"`
 	CreatedAt    time.Time          `json:"createdAt"`
 }
 

@@ -38,9 +38,9 @@ type DeliveryView struct {
 	Origin     webhooks.Origin        `json:"origin" enum:"event,resend,replay,test" doc:"Why it is sent: it happened, or somebody asked to send it again, for a replay, or for a test"`
 	State      webhooks.DeliveryState `json:"state" enum:"waiting,succeeded,failed" doc:"waiting: it is sent, or sent again; failed: it is not sent again"`
 	Attempts   int                    `json:"attempts" doc:"How often it was sent"`
-	NextAt     *time.Time             `json:"nextAt" doc:"When it is sent again, at the earliest"`
+	NextAt     *time.Time             `json:"nextAt" doc:"When it is sent again, at the earliest; null: it is not sent again"`
 	CreatedAt  time.Time              `json:"createdAt"`
-	FinishedAt *time.Time             `json:"finishedAt" doc:"When it was accepted or given up"`
+	FinishedAt *time.Time             `json:"finishedAt" doc:"When it was accepted or given up; null before"`
 }
 
 func newDeliveryView(d webhooks.Delivery) DeliveryView {

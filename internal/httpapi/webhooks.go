@@ -274,8 +274,8 @@ type WebhookView struct {
 	Description    string         `json:"description" doc:"For people"`
 	Types          []string       `json:"types" doc:"The types of events that it receives; empty: all"`
 	State          webhooks.State `json:"state" enum:"enabled,paused,disabled" doc:"paused: by its owner; disabled: by the platform"`
-	DisabledReason *string        `json:"disabledReason" enum:"failing,gone" doc:"failing: it accepted nothing for three days; gone: it answered 410"`
-	OldSecretUntil *time.Time     `json:"oldSecretUntil" doc:"Until then events are signed with the secret before too"`
+	DisabledReason *string        `json:"disabledReason" enum:"failing,gone" doc:"failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it"`
+	OldSecretUntil *time.Time     `json:"oldSecretUntil" doc:"Until then events are signed with the secret before too; null: they are not"`
 	Waiting        int64          `json:"waiting" doc:"New events that wait for it, at most: some of them may not be for it"`
 	Replaying      bool           `json:"replaying" doc:"A replay is not finished"`
 	FailingSince   *time.Time     `json:"failingSince" doc:"Since when it has accepted nothing; null: it accepts events"`

@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for an expected event.
-const patience = time.Minute
+var patience = masterdbtest.Deadline(time.Minute)
 
 var errTest = errors.New("the handler failed on purpose")
 

@@ -76,7 +76,7 @@ func TestReleasedJobsRunAgain(t *testing.T) {
 			if !got[1] || !got[2] || !got[3] {
 				t.Errorf("jobs that ran: %v", got)
 			}
-			if d := time.Since(since); d > 12*time.Second {
+			if d := time.Since(since); d > masterdbtest.Deadline(12*time.Second) {
 				t.Errorf("the jobs ran after %v", d)
 			}
 			var n int

@@ -163,7 +163,9 @@ func (r *run) batch(ctx context.Context, c Column, rows []row) error {
 	}
 	update := fmt.Sprintf(`UPDATE %[1]s SET %[2]s = $1 WHERE %[3]s = $2 AND %[2]s = $3`, c.Table, c.Name, c.Key)
 	var changed int64
-	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	// Each statement compares a row with what was decrypted and replaces it, and needs no
+	// other row. Read committed is enough, and does not conflict with changes of other rows.
+	err := r.db.TxReadCommitted(ctx, func(tx *masterdb.Tx) error {
 		changed = 0
 		for _, old := range rows { // in the order of the ids, so that concurrent runs cannot deadlock
 			envelope, ok := renewed[old]

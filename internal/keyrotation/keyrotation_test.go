@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -51,11 +52,15 @@ type fixture struct {
 func each(t *testing.T, test func(fixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := fixture{t, db}
-		kind := map[masterdb.Engine]string{masterdb.Postgres: "uuid", masterdb.SQLite: "text"}[db.Engine]
-		b.exec(`CREATE TABLE things (id ` + kind + ` PRIMARY KEY, secret text)`)
-		test(b)
+		test(newFixture(t, db))
 	})
+}
+
+func newFixture(t *testing.T, db *masterdb.DB) fixture {
+	b := fixture{t, db}
+	kind := map[masterdb.Engine]string{masterdb.Postgres: "uuid", masterdb.SQLite: "text"}[db.Engine]
+	b.exec(`CREATE TABLE things (id ` + kind + ` PRIMARY KEY, secret text)`)
+	return b
 }
 
 func (b fixture) exec(query string, args ...any) {
@@ -236,10 +241,11 @@ func TestConcurrentRuns(t *testing.T) {
 }
 
 // TestBesideChanges checks that values that a server changes during a run stay as they were
-// last written, whichever key the server used.
+// last written, whichever key the server used, and that no run fails for these changes,
+// also where every transaction of the server is serializable.
 func TestBesideChanges(t *testing.T) {
 	t.Parallel()
-	each(t, func(b fixture) {
+	test := func(b fixture) {
 		ids := b.fill(150)
 		writing, stop := context.WithCancel(b.Context())
 		defer stop()
@@ -268,6 +274,14 @@ func TestBesideChanges(t *testing.T) {
 		if diff := cmp.Diff(want, b.values(alone)); diff != "" {
 			b.Errorf("values were lost:\n%s", diff)
 		}
+	}
+	each(t, test)
+	if os.Getenv(masterdbtest.PostgresEnv) == "" {
+		return
+	}
+	t.Run("serializable", func(t *testing.T) {
+		t.Parallel()
+		test(newFixture(t, masterdbtest.Open(t, masterdbtest.SerializableURL(t))))
 	})
 }
 

@@ -41,8 +41,9 @@ func TestTransactionsGoByTheMastersClock(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		db.SetSkew(2 * time.Hour)
 		for name, run := range map[string]func(func(*masterdb.Tx) error) error{
-			"Tx":     func(fn func(*masterdb.Tx) error) error { return db.Tx(t.Context(), fn) },
-			"Within": func(fn func(*masterdb.Tx) error) error { return db.Within(t.Context(), fn) },
+			"TxReadCommitted": func(fn func(*masterdb.Tx) error) error { return db.TxReadCommitted(t.Context(), fn) },
+			"Tx":              func(fn func(*masterdb.Tx) error) error { return db.Tx(t.Context(), fn) },
+			"Within":          func(fn func(*masterdb.Tx) error) error { return db.Within(t.Context(), fn) },
 		} {
 			testkit.Must(t, run(func(tx *masterdb.Tx) error {
 				if off := time.Until(tx.Now) + 2*time.Hour; off.Abs() > time.Minute {

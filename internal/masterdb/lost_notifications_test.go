@@ -2,15 +2,10 @@ package masterdb_test
 
 import (
 	"bytes"
-	"context"
-	"encoding/binary"
-	"io"
 	"log/slog"
-	"net"
-	"net/url"
+	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,64 +13,6 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
-
-// deafProxy returns a URL that leads to the same database through a proxy that understands
-// the protocol. While silent is set, the proxy delivers no notifications, like a pooler in
-// transaction mode.
-func deafProxy(t *testing.T, direct string, silent *atomic.Bool) (through string) {
-	t.Helper()
-	u, err := url.Parse(direct)
-	testkit.Must(t, err)
-	target := u.Host
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	u.Host = l.Addr().String()
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", target)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			go func() {
-				_, _ = io.Copy(server, client)
-				_ = server.Close()
-			}()
-			go func() {
-				_ = relayMessages(client, server, silent)
-				_ = client.Close()
-				_ = server.Close()
-			}()
-		}
-	}()
-	return u.String()
-}
-
-// relayMessages forwards the server's messages. Each consists of a type and a length that
-// includes itself.
-func relayMessages(to io.Writer, from io.Reader, silent *atomic.Bool) error {
-	for {
-		var head [5]byte
-		if _, err := io.ReadFull(from, head[:]); err != nil {
-			return err
-		}
-		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
-		if _, err := io.ReadFull(from, body); err != nil {
-			return err
-		}
-		if head[0] == 'A' && silent.Load() {
-			continue
-		}
-		if _, err := to.Write(append(head[:], body...)); err != nil {
-			return err
-		}
-	}
-}
 
 // record counts the lines of a log that contain a word.
 type record struct {
@@ -112,15 +49,16 @@ func until(t *testing.T, what string, ok func() bool) {
 // is detected, both at its start and later. Meanwhile each change is delivered once from
 // the change log, and one line is logged.
 func TestListenerWithoutNotifications(t *testing.T) {
+	masterdbtest.NeedsNotifications(t, "the test stops them itself, and begins with a listener that works")
 	t.Parallel()
 	for name, fromStart := range map[string]bool{"from the start": true, "later": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			direct := postgresURL(t)
-			var silent atomic.Bool
-			silent.Store(fromStart)
+			filter, filtered := masterdbtest.NewNotificationFilter(t, direct)
+			filter.SetSilent(fromStart)
 			a := masterdbtest.Open(t, direct)
-			b := replica{DB: masterdbtest.Open(t, deafProxy(t, direct, &silent)), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
+			b := replica{DB: masterdbtest.Open(t, filtered), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
 			b.Subscribe(topic, func(payload string) { b.heard <- payload }, func() { b.resyncs <- "resync" })
 			log := &record{}
 			listenWith(t, b.DB, slog.New(slog.NewTextHandler(log, nil)))
@@ -130,7 +68,7 @@ func TestListenerWithoutNotifications(t *testing.T) {
 					t.Error("silent although notifications arrive")
 				}
 				testkit.Must(t, b.CheckListen(t.Context()))
-				silent.Store(true)
+				filter.SetSilent(true)
 			}
 			receive(t, b.resyncs) // from here on it reads the change log
 			if !b.MissesNotifications() {
@@ -155,7 +93,7 @@ func TestListenerWithoutNotifications(t *testing.T) {
 				t.Errorf("the log says %d times that no notifications are received", n)
 			}
 
-			silent.Store(false)
+			filter.SetSilent(false)
 			receive(t, b.resyncs)
 			until(t, "it is not silent any more", func() bool { return !b.MissesNotifications() })
 			sender.notify(t, nil, "heard again")
@@ -166,14 +104,24 @@ func TestListenerWithoutNotifications(t *testing.T) {
 	}
 }
 
+// TestSwitchStopsNotifications checks that no notification reaches a test master while the
+// switch is set, and that they do otherwise.
+func TestSwitchStopsNotifications(t *testing.T) {
+	t.Parallel()
+	err := masterdbtest.Open(t, postgresURL(t)).CheckListen(t.Context())
+	if silent := os.Getenv(masterdbtest.WithoutNotificationsEnv) != ""; (err != nil) != silent {
+		t.Errorf("%s is set: %t; %v", masterdbtest.WithoutNotificationsEnv, silent, err)
+	}
+}
+
 // TestChangeLogOverlaps checks that a message whose transaction commits long after writing
 // it is not missed while the change log is read.
 func TestChangeLogOverlaps(t *testing.T) {
 	t.Parallel()
 	direct := postgresURL(t)
-	var silent atomic.Bool
-	silent.Store(true)
-	b := replica{DB: masterdbtest.Open(t, deafProxy(t, direct, &silent)), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
+	filter, filtered := masterdbtest.NewNotificationFilter(t, direct)
+	filter.SetSilent(true)
+	b := replica{DB: masterdbtest.Open(t, filtered), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
 	b.Subscribe(topic, func(payload string) { b.heard <- payload }, func() { b.resyncs <- "resync" })
 	listen(t, b.DB)
 	receive(t, b.resyncs)

@@ -86,6 +86,7 @@ type Tx struct {
 
 	pg       *pgTx
 	lite     *sql.Tx
+	begin    string    // the statement that starts it on PostgreSQL
 	messages []message // for the subscribers, once the transaction has committed
 	here     []message // for the subscribers in this process
 	after    []func()

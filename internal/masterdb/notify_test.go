@@ -174,6 +174,7 @@ func TestNotifyIsHeardAtHomeAtOnce(t *testing.T) {
 // TestNotifyOfARepeatedTransaction checks that a transaction that runs again does not send
 // the messages of its first attempt.
 func TestNotifyOfARepeatedTransaction(t *testing.T) {
+	masterdbtest.NeedsNotifications(t, "the message has to come back from the server; a process skips its own changes in the change log")
 	t.Parallel()
 	r := newReplica(t, postgresURL(t))
 	attempt := 0
@@ -212,6 +213,7 @@ func TestNotifyReachesOtherReplicas(t *testing.T) {
 // TestListenComesBack checks that the listener reconnects after any loss of its connection.
 // It calls resync when it receives notifications again, and not earlier.
 func TestListenComesBack(t *testing.T) {
+	masterdbtest.NeedsNotifications(t, "the test is of a connection that works, is lost and works again")
 	t.Parallel()
 	url := postgresURL(t)
 	a, b := newReplica(t, url), newReplica(t, url)
@@ -245,6 +247,7 @@ func TestListenComesBack(t *testing.T) {
 // TestListenNoticesASilentServer checks that the listener detects a server that disappears
 // without a FIN, which looks like an idle one.
 func TestListenNoticesASilentServer(t *testing.T) {
+	masterdbtest.NeedsNotifications(t, "the listener has to work before the server disappears")
 	t.Parallel()
 	direct := postgresURL(t)
 	through, freeze := proxy(t, direct)

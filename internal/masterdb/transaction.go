@@ -13,10 +13,27 @@ import (
 // deadlock or serialization failure it runs fn again: fn must not keep results of an
 // earlier attempt.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
-	again := db.strict
+	return db.transaction(ctx, "begin", db.strict, fn)
+}
+
+// TxReadCommitted is Tx at read committed, also where the default level is stricter. It is
+// for a transaction of many statements that are each correct alone: an UPDATE or DELETE of
+// one row, found by its key, whose condition repeats everything that the statement was
+// decided by. PostgreSQL checks that condition again after it has waited for the row. At a
+// stricter level such a transaction conflicts with every change of the table while it runs.
+// The longest of several that conflict fails again at every attempt, because the others
+// commit first.
+func (db *DB) TxReadCommitted(ctx context.Context, fn func(*Tx) error) error {
+	return db.transaction(ctx, "begin isolation level read committed", false, fn)
+}
+
+// transaction runs fn in a transaction that the statement begin starts on PostgreSQL. again: a
+// transaction that failed on a unique value is run once more, see errUnseen.
+func (db *DB) transaction(ctx context.Context, begin string, again bool, fn func(*Tx) error) error {
 	return db.Retry(ctx, func() error {
 		span := db.statements.Begin(ctx, "TRANSACTION")
 		tx := db.newTx()
+		tx.begin = begin
 		err := db.committed(tx, db.commit(ctx, db.write, tx, fn))
 		span.End(fault(err))
 		if err != nil && tx.duplicate && again {
@@ -111,7 +128,7 @@ func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx) error) error {
 	if db.pool != nil {
-		return tx.look(inPgTx(ctx, db.pool, "begin", func(t *pgTx) error {
+		return tx.look(inPgTx(ctx, db.pool, tx.begin, func(t *pgTx) error {
 			tx.pg = t
 			if err := fn(tx); err != nil {
 				return err

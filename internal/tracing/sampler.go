@@ -24,7 +24,14 @@ type Sampler struct {
 // Samplers are the names of OTEL_TRACES_SAMPLER.
 var Samplers = []string{"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
 
-// ParseSampler reads OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG.
+// These are the errors of ParseSampler, one for each of its arguments.
+var (
+	ErrSamplerName  = fmt.Errorf("must be one of %s", strings.Join(Samplers, ", "))
+	ErrSamplerShare = errors.New("must be a number from 0 to 1, such as 0.01")
+)
+
+// ParseSampler reads OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG. It returns
+// ErrSamplerName or ErrSamplerShare.
 func ParseSampler(name, arg string) (Sampler, error) {
 	kind, parentBased := strings.CutPrefix(name, "parentbased_")
 	s := Sampler{parentBased: parentBased}
@@ -38,12 +45,12 @@ func ParseSampler(name, arg string) (Sampler, error) {
 		if arg != "" {
 			var err error
 			if ratio, err = strconv.ParseFloat(arg, 64); err != nil || !(ratio >= 0 && ratio <= 1) {
-				return s, errors.New("OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1, such as 0.01")
+				return s, ErrSamplerShare
 			}
 		}
 		s.root = sdktrace.TraceIDRatioBased(ratio)
 	default:
-		return s, fmt.Errorf("must be one of %s", strings.Join(Samplers, ", "))
+		return s, ErrSamplerName
 	}
 	return s, nil
 }

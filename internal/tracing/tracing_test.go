@@ -44,6 +44,30 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
+// TestParseSamplerErrors checks that the errors tell which of the two settings is wrong.
+func TestParseSamplerErrors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, arg string
+		want      error
+	}{
+		{"jaeger_remote", "", tracing.ErrSamplerName},
+		{"jaeger_remote", "1%", tracing.ErrSamplerName},
+		{"", "", tracing.ErrSamplerName},
+		{"traceidratio", "1%", tracing.ErrSamplerShare},
+		{"traceidratio", "NaN", tracing.ErrSamplerShare},
+		{"parentbased_traceidratio", "1.1", tracing.ErrSamplerShare},
+		{"parentbased_traceidratio", "-0.1", tracing.ErrSamplerShare},
+		{"traceidratio", "1", nil},
+		{"traceidratio", "", nil},
+		{"always_on", "1%", nil}, // it has no argument
+	} {
+		if _, err := tracing.ParseSampler(c.name, c.arg); !errors.Is(err, c.want) || c.want != nil && errors.Is(err, tracing.ErrSamplerName) == errors.Is(err, tracing.ErrSamplerShare) {
+			t.Errorf("%q %q: %v, want %v", c.name, c.arg, err, c.want)
+		}
+	}
+}
+
 func newTracer(t *testing.T, url, sampler, arg string) (*tracing.Tracer, *lockedBuffer) {
 	t.Helper()
 	s, err := tracing.ParseSampler(sampler, arg)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -27,6 +28,33 @@ const PostgresEnv = "STOA_TEST_POSTGRES_URL"
 // ParametersEnv is the environment variable with parameters for the URL of every master
 // database, such as default_transaction_isolation=serializable.
 const ParametersEnv = "STOA_TEST_MASTER_PARAMETERS"
+
+// WithoutNotificationsEnv is the environment variable under which no notification of
+// PostgreSQL reaches the test masters, as behind a server without LISTEN. `make
+// test-without-listen` sets it.
+const WithoutNotificationsEnv = "STOA_TEST_MASTER_WITHOUT_NOTIFICATIONS"
+
+// NeedsNotifications skips a test of notifications themselves where none arrive. What such a
+// test checks may come later there, or not at all. why says what that is.
+func NeedsNotifications(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv(WithoutNotificationsEnv) != "" {
+		t.Skip("notifications do not arrive: " + why)
+	}
+}
+
+// withoutNotifications is how many times longer something may take where no notification
+// arrives: River looks for jobs every 15 s, and a job may be tried several times.
+const withoutNotifications = 5
+
+// Deadline returns how long a test waits for something that takes at most d where
+// notifications arrive.
+func Deadline(d time.Duration) time.Duration {
+	if os.Getenv(WithoutNotificationsEnv) != "" {
+		return withoutNotifications * d
+	}
+	return d
+}
 
 // Engines returns the engines that tests can run on: SQLite always, PostgreSQL when
 // PostgresEnv is set. It panics if STOA_TEST_REQUIRE_SERVERS is set, as by `make test`, and
@@ -152,10 +180,43 @@ func databaseURL(name string) string {
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", PostgresEnv, err))
 	}
-	u.Path = "/" + name
-	if more := os.Getenv(ParametersEnv); more != "" {
-		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+more, "&")
+	if os.Getenv(WithoutNotificationsEnv) != "" {
+		u.Host = silentServer()
 	}
+	u.Path = "/" + name
+	query := u.Query()
+	more, err := url.ParseQuery(os.Getenv(ParametersEnv))
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", ParametersEnv, err))
+	}
+	maps.Copy(query, more)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+// silentServer returns the address of the server behind a filter that lets no notification
+// through. The filter runs until the process ends.
+var silentServer = sync.OnceValue(func() string {
+	u, err := url.Parse(os.Getenv(PostgresEnv))
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", PostgresEnv, err))
+	}
+	f, err := newNotificationFilter(u.Host)
+	if err != nil {
+		panic(err)
+	}
+	f.SetSilent(true)
+	return f.listener.Addr().String()
+})
+
+// SerializableURL is URL for a PostgreSQL database whose transactions are serializable.
+func SerializableURL(t testing.TB) string {
+	t.Helper()
+	u, err := url.Parse(postgresClone(t))
+	fatal(t, err)
+	query := u.Query()
+	query.Set("default_transaction_isolation", "serializable")
+	u.RawQuery = query.Encode()
 	return u.String()
 }
 

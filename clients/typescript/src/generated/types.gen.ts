@@ -24,7 +24,7 @@ export type ApiKey = {
      */
     id: string;
     /**
-     * To the minute
+     * When it was last used, to the minute; null until it is used
      */
     lastUsedAt: string | null;
     /**
@@ -94,7 +94,7 @@ export type Audit = {
         [key: string]: string;
     };
     /**
-     * Of that user
+     * Of that user; null: there is no user, or they were deleted
      */
     email: string | null;
     /**
@@ -110,7 +110,7 @@ export type Audit = {
      */
     requestId: string;
     /**
-     * Id of the store, a UUID
+     * The store; null: it concerns no store
      */
     storeId: string | null;
     /**
@@ -132,7 +132,7 @@ export type AuditPage = {
 
 export type AuthorizeResponse = {
     /**
-     * When it ends by itself; null if never
+     * When it ends by itself
      */
     expiresAt: string;
     /**
@@ -178,11 +178,11 @@ export type Backup = {
      */
     bytes: number;
     /**
-     * The last check of the archive; null if there was none
+     * The last check of the archive
      */
     check: BackupCheck;
     /**
-     * Of all rows: equal for equal rows, on every engine
+     * Of all rows: equal for equal rows, on every engine; null until it is complete
      */
     checksum: string | null;
     /**
@@ -190,7 +190,7 @@ export type Backup = {
      */
     createdAt: string;
     /**
-     * Why it failed or, while it is queued, why it is tried again
+     * Why it failed or, while it is queued, why it is tried again; null if it did not
      */
     error: Fault | null;
     /**
@@ -218,7 +218,7 @@ export type Backup = {
      */
     rows: number;
     /**
-     * The rows are those of this time
+     * The rows are those of this time; null until it is complete
      */
     snapshotAt: string | null;
     /**
@@ -241,11 +241,11 @@ export type Backup = {
 
 export type BackupCheck = {
     /**
-     * When it was
+     * When it was; null before the first check
      */
     at: string | null;
     /**
-     * Why it failed
+     * Why it failed; null if it did not
      */
     message: string | null;
     /**
@@ -257,7 +257,7 @@ export type BackupCheck = {
      */
     state: 'none' | 'queued' | 'passed' | 'failed';
     /**
-     * Milliseconds
+     * How long it took, in milliseconds; null before the first check
      */
     tookMs: number | null;
 };
@@ -582,7 +582,7 @@ export type CreateKeyResponse = {
      */
     key: string;
     /**
-     * To the minute
+     * When it was last used, to the minute; null until it is used
      */
     lastUsedAt: string | null;
     /**
@@ -711,7 +711,7 @@ export type CreditDay = {
 
 export type CreditSettingsResponse = {
     /**
-     * Below this many credits the owners are told, a decimal string
+     * Below this many credits the owners are told, a decimal string; null: they are not
      */
     lowBalanceThreshold: string | null;
 };
@@ -783,7 +783,7 @@ export type Database = {
      */
     lastCheckedAt: string | null;
     /**
-     * Why the status is failed, and what to do about it
+     * Why the status is failed, and what to do about it; null: it is not
      */
     lastError: Fault | null;
     /**
@@ -853,7 +853,7 @@ export type Delivery = {
      */
     eventId: string;
     /**
-     * When it was accepted or given up
+     * When it was accepted or given up; null before
      */
     finishedAt: string | null;
     /**
@@ -861,7 +861,7 @@ export type Delivery = {
      */
     id: string;
     /**
-     * When it is sent again, at the earliest
+     * When it is sent again, at the earliest; null: it is not sent again
      */
     nextAt: string | null;
     /**
@@ -937,7 +937,7 @@ export type EmailChange = {
      */
     createdAt: string;
     /**
-     * When it ends by itself; null if never
+     * When it ends by itself
      */
     expiresAt: string;
     /**
@@ -1085,7 +1085,7 @@ export type HeldResponse = {
      */
     hold: Hold;
     /**
-     * Of a capture
+     * The entry of a capture in the ledger; null of every other call
      */
     transaction: Transaction | null;
 };
@@ -1108,7 +1108,7 @@ export type Hold = {
      */
     description: string;
     /**
-     * When it ends by itself; null if never
+     * When it ends by itself
      */
     expiresAt: string;
     /**
@@ -1116,15 +1116,15 @@ export type Hold = {
      */
     id: string;
     /**
-     * How many units of the service
+     * How many units of the service; null: it is not for a service
      */
     quantity: number | null;
     /**
-     * When it was captured, released or expired
+     * When it was captured, released or expired; null before
      */
     resolvedAt: string | null;
     /**
-     * Name of the service in the price list
+     * Name of the service in the price list; null: it is not for a service
      */
     serviceKey: string | null;
     /**
@@ -1136,7 +1136,7 @@ export type Hold = {
      */
     storeId: string;
     /**
-     * The price when the hold was made, which its capture pays
+     * The price when the hold was made, which its capture pays; null: it is not for a service
      */
     unitPrice: string | null;
 };
@@ -1302,7 +1302,7 @@ export type Invitation = {
      */
     email: string;
     /**
-     * When it ends by itself; null if never
+     * When it ends by itself
      */
     expiresAt: string;
     /**
@@ -1445,7 +1445,7 @@ export type Move = {
      */
     from: MovePlace;
     /**
-     * How long writers had to wait, in milliseconds
+     * How long writers had to wait, in milliseconds; null before they had to
      */
     frozenMs: number | null;
     /**
@@ -1453,7 +1453,7 @@ export type Move = {
      */
     id: string;
     /**
-     * Until when the move can be rolled back
+     * Until when the move can be rolled back; null before the store uses the new database
      */
     keepUntil: string | null;
     /**
@@ -1477,7 +1477,7 @@ export type Move = {
      */
     storeId: string;
     /**
-     * Since when the store uses the new database
+     * Since when the store uses the new database; null before
      */
     swappedAt: string | null;
     /**
@@ -1541,7 +1541,7 @@ export type NewEndpointResponse = {
      */
     description: string;
     /**
-     * failing: it accepted nothing for three days; gone: it answered 410
+     * failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it
      */
     disabledReason: 'failing' | 'gone' | null;
     /**
@@ -1557,7 +1557,7 @@ export type NewEndpointResponse = {
      */
     nextAttemptAt: string | null;
     /**
-     * Until then events are signed with the secret before too
+     * Until then events are signed with the secret before too; null: they are not
      */
     oldSecretUntil: string | null;
     /**
@@ -1612,7 +1612,7 @@ export type OneDeliveryResponse = {
      */
     eventId: string;
     /**
-     * When it was accepted or given up
+     * When it was accepted or given up; null before
      */
     finishedAt: string | null;
     /**
@@ -1620,7 +1620,7 @@ export type OneDeliveryResponse = {
      */
     id: string;
     /**
-     * When it is sent again, at the earliest
+     * When it is sent again, at the earliest; null: it is not sent again
      */
     nextAt: string | null;
     /**
@@ -1827,7 +1827,7 @@ export type ProblemQuota = {
 
 export type Product = {
     /**
-     * Name of the product's category
+     * Slug of the product's category; null without one
      */
     category: string | null;
     /**
@@ -1855,7 +1855,7 @@ export type Product = {
      */
     name: string;
     /**
-     * What one costs
+     * What one costs; null while it is not for sale
      */
     price: Money | null;
     /**
@@ -2089,7 +2089,7 @@ export type ProvisioningEvent = {
      */
     attempt: number;
     /**
-     * Why it failed or, of a running step, why it is being tried again
+     * Why it failed or, of a running step, why it is being tried again; null if it did not
      */
     error: Fault | null;
     /**
@@ -2430,7 +2430,7 @@ export type Restore = {
      */
     rowsTotal: number;
     /**
-     * The archive of what was there before
+     * The archive of what was there before; null: there is none, or not yet
      */
     savedId: string | null;
     /**
@@ -2577,7 +2577,7 @@ export type Session = {
      */
     current: boolean;
     /**
-     * When it ends by itself; null if never
+     * When it ends by itself
      */
     expiresAt: string;
     /**
@@ -2660,7 +2660,7 @@ export type SpendResponse = {
      */
     balance: Balance;
     /**
-     * The entry in the ledger; null if nothing was spent
+     * The entry in the ledger
      */
     transaction: Transaction;
 };
@@ -2669,7 +2669,7 @@ export type Stopped = {
     /**
      * When it was
      */
-    at: string | null;
+    at: string;
     /**
      * Why, for people
      */
@@ -2684,7 +2684,7 @@ export type Store = {
     /**
      * The store's credits
      */
-    credits: Credits | null;
+    credits: Credits;
     /**
      * The store's database; null before one is connected
      */
@@ -2899,7 +2899,7 @@ export type Transaction = {
      */
     description: string;
     /**
-     * Of a capture
+     * The hold of a capture; null of every other entry
      */
     holdId: string | null;
     /**
@@ -2907,11 +2907,11 @@ export type Transaction = {
      */
     id: string;
     /**
-     * How many units of the service
+     * How many units of the service; null: it was not for a service
      */
     quantity: number | null;
     /**
-     * The caller's own name for the cause of the entry
+     * The caller's own name for the cause of the entry; null: there is none
      */
     reference: string | null;
     /**
@@ -2919,7 +2919,7 @@ export type Transaction = {
      */
     sequence: number;
     /**
-     * Name of the service in the price list
+     * Name of the service in the price list; null: it was not for a service
      */
     serviceKey: string | null;
     /**
@@ -2927,7 +2927,7 @@ export type Transaction = {
      */
     type: 'purchase' | 'spend' | 'capture' | 'refund' | 'dispute' | 'adjustment' | 'bonus' | 'expiry';
     /**
-     * Credits for one unit, a decimal string
+     * Credits for one unit, a decimal string; null: it was not for a service
      */
     unitPrice: string | null;
 };
@@ -3021,7 +3021,7 @@ export type Verification = {
      */
     lastCheckedAt: string | null;
     /**
-     * What the last check met
+     * Why the last check did not find the record; null if it did, or before the first one
      */
     lastError: HostnameFault | null;
     /**
@@ -3066,7 +3066,7 @@ export type Webhook = {
      */
     description: string;
     /**
-     * failing: it accepted nothing for three days; gone: it answered 410
+     * failing: it accepted nothing for three days; gone: it answered 410; null: the platform has not disabled it
      */
     disabledReason: 'failing' | 'gone' | null;
     /**
@@ -3082,7 +3082,7 @@ export type Webhook = {
      */
     nextAttemptAt: string | null;
     /**
-     * Until then events are signed with the secret before too
+     * Until then events are signed with the secret before too; null: they are not
      */
     oldSecretUntil: string | null;
     /**
