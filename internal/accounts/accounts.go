@@ -18,6 +18,7 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/apikeys"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/jobs"
@@ -35,6 +36,8 @@ type Accounts struct {
 	db        *masterdb.DB
 	stores    *stores.Registry
 	passwords *hasher
+	sessions  *masterdb.Lookup[stoa.SessionID, sessionState]
+	keys      *apikeys.Authenticator
 	tokens    *tokens
 	opts      Options
 
@@ -86,6 +89,8 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 	return &Accounts{
 		db:        db,
 		stores:    registry,
+		sessions:  newSessionLookup(db),
+		keys:      apikeys.NewAuthenticator(db),
 		passwords: newHasher(recommended),
 		tokens:    newTokens(signing, opts.Issuer, opts.AccessTTL, db.Now),
 		opts:      opts,

@@ -200,22 +200,13 @@ func revoke(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID) error {
 // It fails with token_invalid, token_expired, session_revoked or account_suspended.
 func (a *Accounts) Authenticate(ctx context.Context, token string) (authz.Principal, error) {
 	if apikeys.IsKey(token) {
-		return apikeys.Authenticate(ctx, a.db, token)
+		return a.keys.Authenticate(ctx, token)
 	}
 	p, err := a.tokens.verify(token)
 	if err != nil {
 		return authz.Principal{}, err
 	}
-	var session struct {
-		UserID       stoa.UserID
-		ExpiresAt    time.Time
-		RevokedAt    *time.Time
-		Impersonator *stoa.UserID
-		Suspended    bool
-	}
-	err = a.db.Get(ctx, &session, `
-		SELECT s.user_id, s.expires_at, s.revoked_at, s.impersonator, u.suspended_at IS NOT NULL AS suspended
-		FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1`, p.SessionID)
+	session, err := a.sessions.Get(ctx, p.SessionID)
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
 		// The signature is valid, so the session existed; its row was deleted.
@@ -235,6 +226,22 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (authz.Princi
 		p.Impersonator = *session.Impersonator
 	}
 	return p, nil
+}
+
+// sessionState is what decides whether a session may still be used.
+type sessionState struct {
+	ID           stoa.SessionID
+	UserID       stoa.UserID
+	ExpiresAt    time.Time
+	RevokedAt    *time.Time
+	Impersonator *stoa.UserID
+	Suspended    bool
+}
+
+func newSessionLookup(db *masterdb.DB) *masterdb.Lookup[stoa.SessionID, sessionState] {
+	return masterdb.NewLookup(db, `
+		SELECT s.id, s.user_id, s.expires_at, s.revoked_at, s.impersonator, u.suspended_at IS NOT NULL AS suspended
+		FROM sessions s JOIN users u ON u.id = s.user_id`, `s.id`, func(s sessionState) stoa.SessionID { return s.ID })
 }
 
 func newRefreshToken() keyring.Secret {

@@ -214,27 +214,41 @@ func RevokeOfUser(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) error 
 // IsKey reports whether a credential is meant as an API key, by its prefix.
 func IsKey(text string) bool { return strings.HasPrefix(text, prefix) }
 
+// Authenticator finds the principals of keys. It is safe for concurrent use.
+type Authenticator struct {
+	db   *masterdb.DB
+	keys *masterdb.Lookup[string, keyState]
+}
+
+// keyState is what decides whether a key may still be used.
+type keyState struct {
+	authz.Key
+	Hash       string
+	UserID     stoa.UserID
+	ExpiresAt  *time.Time
+	RevokedAt  *time.Time
+	LastUsedAt *time.Time
+	Suspended  bool // the user
+}
+
+// NewAuthenticator returns the Authenticator of the keys in db.
+func NewAuthenticator(db *masterdb.DB) *Authenticator {
+	return &Authenticator{db, masterdb.NewLookup(db, `
+		SELECT k.id, k.store_id, k.scopes, k.created_by AS user_id, k.expires_at, k.revoked_at, k.last_used_at, k.hash,
+			u.suspended_at IS NOT NULL AS suspended
+		FROM api_keys k JOIN store_members m ON m.store_id = k.store_id AND m.user_id = k.created_by JOIN users u ON u.id = k.created_by`,
+		`k.hash`, func(k keyState) string { return k.Hash })}
+}
+
 // Authenticate returns the principal of an API key. It fails with token_invalid
 // for a key that was never issued, is revoked, or whose creator is not a member
 // of the store any more, and with token_expired.
-func Authenticate(ctx context.Context, db *masterdb.DB, text string) (authz.Principal, error) {
+func (a *Authenticator) Authenticate(ctx context.Context, text string) (authz.Principal, error) {
 	if !isWellFormed(text) {
 		return authz.Principal{}, errInvalid()
 	}
-	var k struct {
-		authz.Key
-		UserID     stoa.UserID
-		ExpiresAt  *time.Time
-		RevokedAt  *time.Time
-		LastUsedAt *time.Time
-		Suspended  bool // the user
-	}
-	err := db.Get(ctx, &k, `
-		SELECT k.id, k.store_id, k.scopes, k.created_by AS user_id, k.expires_at, k.revoked_at, k.last_used_at,
-			u.suspended_at IS NOT NULL AS suspended
-		FROM api_keys k JOIN store_members m ON m.store_id = k.store_id AND m.user_id = k.created_by JOIN users u ON u.id = k.created_by
-		WHERE k.hash = $1`, keyring.NewSecret(text).Hash())
-	now := db.Now()
+	k, err := a.keys.Get(ctx, keyring.NewSecret(text).Hash())
+	now := a.db.Now()
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
 		return authz.Principal{}, errInvalid()
@@ -249,7 +263,7 @@ func Authenticate(ctx context.Context, db *masterdb.DB, text string) (authz.Prin
 	}
 	p := authz.Principal{UserID: k.UserID, Key: k.Key}
 	if k.LastUsedAt == nil || now.Sub(*k.LastUsedAt) >= useInterval {
-		return p, recordUse(ctx, db, k.ID)
+		return p, recordUse(ctx, a.db, k.ID)
 	}
 	return p, nil
 }

@@ -37,7 +37,7 @@ func FuzzAuthenticate(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good := secret.Reveal()
+	good, keys := secret.Reveal(), NewAuthenticator(db)
 	for _, seed := range []string{
 		good, generate().Reveal(), prefix, prefix + strings.Repeat("A", randomLength+sumLength), strings.ToLower(good), good + " ", good[:len(good)-1], "sk_live_x",
 		prefix + strings.Repeat("\x00", randomLength+sumLength), prefix + strings.Repeat("Ä", randomLength),
@@ -45,7 +45,7 @@ func FuzzAuthenticate(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := Authenticate(t.Context(), db, text)
+		p, err := keys.Authenticate(t.Context(), text)
 		if text == good {
 			if err != nil || p.Key.StoreID != store {
 				t.Fatalf("the issued key: %+v, %v", p, err)

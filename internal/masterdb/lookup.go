@@ -1,0 +1,136 @@
+package masterdb
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// lookupStatements is how many statements of one Lookup are in progress at most. Calls
+	// beyond wait for the next statement.
+	lookupStatements = 2
+	lookupKeys       = 512 // keys in one statement
+	lookupDeadline   = 30 * time.Second
+)
+
+// Lookup finds rows by a unique key. On PostgreSQL calls that wait at the same time are one
+// statement, so that many callers cost the server little more than one. A call never joins a
+// statement that was sent before it: it sees whatever was committed before. It is safe for
+// concurrent use.
+type Lookup[K comparable, R any] struct {
+	db        *DB
+	one, many string // the queries for one key and for several
+	keyOf     func(R) K
+
+	mu      sync.Mutex
+	running int // statements in progress
+	waiting []*lookupCall[K, R]
+}
+
+// lookupCall is a call that waits for a statement.
+type lookupCall[K comparable, R any] struct {
+	key   K
+	found chan lookupResult[R] // its buffer holds the one result, also when the caller has left
+}
+
+type lookupResult[R any] struct {
+	row R
+	err error
+}
+
+// NewLookup returns the Lookup of rows that query selects, "SELECT … FROM …", by the value of
+// a column. keyOf returns that value of a row.
+func NewLookup[K comparable, R any](db *DB, query, column string, keyOf func(R) K) *Lookup[K, R] {
+	return &Lookup[K, R]{db: db, keyOf: keyOf, one: query + ` WHERE ` + column + ` = $1`, many: query + ` WHERE ` + column + ` = ANY($1)`}
+}
+
+// Get returns the row with this key. It fails with ErrNotFound.
+func (l *Lookup[K, R]) Get(ctx context.Context, key K) (R, error) {
+	call := l.enter(key)
+	if call == nil {
+		return l.alone(ctx, key)
+	}
+	select {
+	case out := <-call.found:
+		return out.row, out.err
+	case <-ctx.Done():
+		l.withdraw(call)
+		var none R
+		return none, ctx.Err()
+	}
+}
+
+// enter returns nil for a call that sends its own statement, and otherwise queues it.
+func (l *Lookup[K, R]) enter(key K) *lookupCall[K, R] {
+	if l.db.pool == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running < lookupStatements {
+		l.running++
+		return nil
+	}
+	call := &lookupCall[K, R]{key, make(chan lookupResult[R], 1)}
+	l.waiting = append(l.waiting, call)
+	return call
+}
+
+// alone reads one row, and then lets the calls proceed that have waited meanwhile.
+func (l *Lookup[K, R]) alone(ctx context.Context, key K) (row R, err error) {
+	if l.db.pool != nil {
+		defer l.next()
+	}
+	err = l.db.Get(ctx, &row, l.one, key)
+	return row, err
+}
+
+// next ends a statement, and starts one for the calls that wait.
+func (l *Lookup[K, R]) next() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 {
+		l.running--
+		return
+	}
+	n := min(len(l.waiting), lookupKeys)
+	calls := l.waiting[:n:n]
+	l.waiting = slices.Clone(l.waiting[n:])
+	go l.together(calls)
+}
+
+// together reads the rows of several calls with one statement.
+func (l *Lookup[K, R]) together(calls []*lookupCall[K, R]) {
+	defer l.next()
+	keys, seen := make([]K, 0, len(calls)), make(map[K]lookupResult[R], len(calls))
+	for _, call := range calls {
+		if _, twice := seen[call.key]; !twice {
+			seen[call.key] = lookupResult[R]{err: ErrNotFound}
+			keys = append(keys, call.key)
+		}
+	}
+	// The callers' contexts differ, so the statement has a deadline of its own.
+	ctx, cancel := context.WithTimeout(context.Background(), lookupDeadline)
+	defer cancel()
+	var rows []R
+	err := l.db.Select(ctx, &rows, l.many, keys)
+	for _, row := range rows {
+		seen[l.keyOf(row)] = lookupResult[R]{row: row}
+	}
+	for _, call := range calls {
+		out := seen[call.key]
+		if err != nil {
+			out = lookupResult[R]{err: err}
+		}
+		call.found <- out
+	}
+}
+
+// withdraw removes a call whose caller has left, unless a statement has taken it.
+func (l *Lookup[K, R]) withdraw(call *lookupCall[K, R]) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting = slices.DeleteFunc(l.waiting, func(waiting *lookupCall[K, R]) bool { return waiting == call })
+}

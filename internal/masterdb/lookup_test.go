@@ -1,0 +1,162 @@
+package masterdb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
+)
+
+type thing struct {
+	ID    stoa.SessionID
+	State int
+}
+
+func newThings(t *testing.T, db *masterdb.DB, n int) (*masterdb.Lookup[stoa.SessionID, thing], []stoa.SessionID) {
+	t.Helper()
+	ids := make([]stoa.SessionID, n)
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(t.Context(), `CREATE TABLE things (id uuid PRIMARY KEY, state integer NOT NULL)`); err != nil {
+			return err
+		}
+		for i := range ids {
+			ids[i] = stoa.NewID[stoa.SessionID]()
+			if _, err := tx.Exec(t.Context(), `INSERT INTO things (id, state) VALUES ($1, 0)`, ids[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return masterdb.NewLookup(db, `SELECT id, state FROM things`, `id`, func(row thing) stoa.SessionID { return row.ID }), ids
+}
+
+// TestLookupSeesWhatWasCommitted changes rows while many callers read them. Each call must
+// see every change that was committed before it began.
+func TestLookupSeesWhatWasCommitted(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		ctx := t.Context()
+		lookup, ids := newThings(t, db, 4)
+		var running sync.WaitGroup
+		for i, id := range ids {
+			for range 8 { // only to keep statements in progress
+				running.Go(func() {
+					for range 40 {
+						if _, err := lookup.Get(ctx, ids[(i+1)%len(ids)]); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			running.Go(func() {
+				for state := 1; state <= 40; state++ {
+					err := db.Tx(ctx, func(tx *masterdb.Tx) error {
+						_, err := tx.Exec(ctx, `UPDATE things SET state = $2 WHERE id = $1`, id, state)
+						return err
+					})
+					if err != nil {
+						t.Error(err)
+					}
+					if row, err := lookup.Get(ctx, id); err != nil || row.ID != id || row.State != state {
+						t.Errorf("after the state %d: %+v, %v", state, row, err)
+					}
+				}
+			})
+		}
+		running.Wait()
+		if _, err := lookup.Get(ctx, stoa.NewID[stoa.SessionID]()); !errors.Is(err, masterdb.ErrNotFound) {
+			t.Errorf("a row that does not exist: %v", err)
+		}
+	})
+}
+
+// TestLookupCombines holds up the statements of a Lookup and checks that all calls that come
+// meanwhile need one statement, that each gets its own row, and that one whose caller leaves
+// disturbs nobody.
+func TestLookupCombines(t *testing.T) {
+	t.Parallel()
+	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
+		t.Skip(masterdbtest.PostgresEnv + " is not set")
+	}
+	counter, url := masterdbtest.NewStatementCounter(t, masterdbtest.URL(t, masterdb.Postgres))
+	db := masterdbtest.Open(t, url)
+	ctx := t.Context()
+	lookup, ids := newThings(t, db, 20)
+	locked, release := make(chan struct{}), make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		err := db.Tx(ctx, func(tx *masterdb.Tx) error {
+			if _, err := tx.Exec(ctx, `LOCK TABLE things IN ACCESS EXCLUSIVE MODE`); err != nil {
+				return err
+			}
+			close(locked)
+			<-release
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-locked
+	if _, err := counter.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	read := func(id stoa.SessionID) {
+		running.Go(func() {
+			if row, err := lookup.Get(ctx, id); err != nil || row.ID != id {
+				t.Errorf("%v: %+v, %v", id, row, err)
+			}
+		})
+	}
+	read(ids[0])
+	read(ids[1])
+	masterdb.WaitForLookup(lookup, 2, 0)
+	leaving, leave := context.WithCancel(ctx)
+	running.Go(func() {
+		if _, err := lookup.Get(leaving, ids[2]); !errors.Is(err, context.Canceled) {
+			t.Errorf("of the caller who left: %v", err)
+		}
+	})
+	masterdb.WaitForLookup(lookup, 2, 1)
+	leave()
+	masterdb.WaitForLookup(lookup, 2, 0)
+	for _, id := range append(ids, ids...) {
+		read(id)
+	}
+	masterdb.WaitForLookup(lookup, 2, 2*len(ids))
+	close(release)
+	running.Wait()
+	masterdb.WaitForLookup(lookup, 0, 0)
+	counts, err := counter.Reset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, many := counts[`SELECT id, state FROM things WHERE id = $1`], counts[`SELECT id, state FROM things WHERE id = ANY($1)`]
+	if one != 2 || many != 1 {
+		t.Errorf("%d statements for one key and %d for several, want 2 and 1:\n%s", one, many, masterdbtest.DescribeStatements(counts))
+	}
+}
+
+// TestLookupFails checks that each call gets the error of the statement that it shares.
+func TestLookupFails(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		lookup := masterdb.NewLookup(db, `SELECT id, state FROM nothing`, `id`, func(row thing) stoa.SessionID { return row.ID })
+		var running sync.WaitGroup
+		for range 20 {
+			running.Go(func() {
+				if _, err := lookup.Get(t.Context(), stoa.NewID[stoa.SessionID]()); err == nil || errors.Is(err, masterdb.ErrNotFound) {
+					t.Error(fmt.Errorf("of a wrong statement: %w", err))
+				}
+			})
+		}
+		running.Wait()
+	})
+}
