@@ -31,7 +31,7 @@ var Examples = map[string][]string{
 		`stoa backups clone bakery ID --name "Bakery, to try things in" --without customers`},
 	"backups delete": {"stoa backups delete my-first-store ID"},
 
-	"stores list":           {"stoa stores list", "stoa stores list --status suspended --json"},
+	"stores list":           {"stoa stores list", "stoa stores list --status suspended --limit 0 --json"},
 	"stores show":           {"stoa stores show my-first-store"},
 	"stores suspend":        {"stoa stores suspend my-first-store"},
 	"stores resume":         {"stoa stores resume my-first-store"},

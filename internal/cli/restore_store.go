@@ -67,7 +67,7 @@ func restoreLost(e *Env, asJSON bool) error {
 	defer a.Close(context.WithoutCancel(e.Ctx)) //nolint:errcheck // the changes are already committed
 	restored, failed := 0, 0
 	for last := (stoa.StoreID{}); ; {
-		page, err := stores.ListAll(e.Ctx, a.Master, "", last, surveyPage)
+		page, err := stores.ListAll(e.Ctx, a.Master, "", last, rowsAtOnce)
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func restoreLost(e *Env, asJSON bool) error {
 				return err
 			}
 		}
-		if len(page) < surveyPage {
+		if len(page) < rowsAtOnce {
 			break
 		}
 		last = page[len(page)-1].ID

@@ -32,8 +32,8 @@ type storesCmd struct {
 }
 
 type storesListCmd struct {
+	listFlags
 	Status string `help:"Only stores in this state." enum:",pending_database,provisioning,active,suspended,deleting,deleted" default:"" placeholder:"STATUS"`
-	JSON   bool   `help:"Print JSON."`
 }
 
 // Help is shown by 'stoa stores list --help'.
@@ -53,33 +53,21 @@ func (storesShowCmd) Help() string {
 		"Shows what the master database knows of it, never a secret. The exit status is 1 when there is no such store."
 }
 
-// surveyPage is the number of stores that are read at a time.
-const surveyPage = 500
-
 func (cmd storesListCmd) Run(e *Env) error {
 	master, err := e.openMaster()
 	if err != nil {
 		return err
 	}
 	defer master.Close()
-	all := []StoreRecord{}
-	for last := (stoa.StoreID{}); ; {
-		page, err := stores.ListAll(e.Ctx, master, stores.Status(cmd.Status), last, surveyPage)
-		if err != nil {
-			return err
+	read := func(after stoa.StoreID, limit int) ([]StoreRecord, error) {
+		page, err := stores.ListAll(e.Ctx, master, stores.Status(cmd.Status), after, limit)
+		records := make([]StoreRecord, len(page))
+		for i, s := range page {
+			records[i] = newStoreRecord(s)
 		}
-		for _, s := range page {
-			all = append(all, newStoreRecord(s))
-		}
-		if len(page) < surveyPage {
-			break
-		}
-		last = page[len(page)-1].ID
+		return records, err
 	}
-	if cmd.JSON {
-		return json.NewEncoder(e.Stdout).Encode(all)
-	}
-	return printStores(e.Stdout, all)
+	return printList(e, cmd.listFlags, read, func(s StoreRecord) stoa.StoreID { return s.ID }, printStores)
 }
 
 func (cmd storesShowCmd) Run(e *Env) error {
@@ -172,10 +160,12 @@ func newStoreRecord(s stores.Store) StoreRecord {
 	return r
 }
 
-func printStores(w io.Writer, all []StoreRecord) error {
+func printStores(w io.Writer, list []StoreRecord, first bool) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	Printf(table, "SLUG\tSTATUS\tDATABASE\tHEALTH\tSCHEMA\tHOSTNAME\tID\n")
-	for _, s := range all {
+	if first {
+		Printf(table, "SLUG\tSTATUS\tDATABASE\tHEALTH\tSCHEMA\tHOSTNAME\tID\n")
+	}
+	for _, s := range list {
 		kind, health, schema, hostname := "-", "-", "-", "-"
 		if d := s.Database; d != nil {
 			kind, health, schema = string(d.Type), d.health(), fmt.Sprint(d.SchemaVersion)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -24,8 +25,8 @@ type usersCmd struct {
 }
 
 type usersListCmd struct {
+	listFlags
 	Operators bool `help:"Only operators of the platform."`
-	JSON      bool `help:"Print JSON."`
 }
 
 type oneUser struct {
@@ -78,27 +79,23 @@ func (cmd usersListCmd) Run(e *Env) error {
 	if cmd.Operators {
 		role = "admin"
 	}
-	records := []userRecord{}
-	const page = 500
-	for before := (stoa.UserID{}); ; {
-		users, err := accounts.ListUsers(e.Ctx, master, role, before, page)
-		if err != nil {
-			return err
+	read := func(after stoa.UserID, limit int) ([]userRecord, error) {
+		users, err := accounts.ListUsers(e.Ctx, master, role, after, limit)
+		records := make([]userRecord, len(users))
+		for i, u := range users {
+			records[i] = userRecord(u)
 		}
-		for _, u := range users {
-			records = append(records, userRecord(u))
-		}
-		if len(users) < page {
-			break
-		}
-		before = users[page-1].ID
+		return records, err
 	}
-	if cmd.JSON {
-		return json.NewEncoder(e.Stdout).Encode(records)
+	return printList(e, cmd.listFlags, read, func(u userRecord) stoa.UserID { return u.ID }, printUsers)
+}
+
+func printUsers(w io.Writer, list []userRecord, first bool) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if first {
+		Printf(table, "ID\tEMAIL\tNAME\tROLE\tVERIFIED\tSINCE\n")
 	}
-	table := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
-	Printf(table, "ID\tEMAIL\tNAME\tROLE\tVERIFIED\tSINCE\n")
-	for _, u := range records {
+	for _, u := range list {
 		Printf(table, "%s\t%s\t%s %s\t%s\t%t\t%s\n", u.ID, u.Email, u.FirstName, u.LastName, u.Role, u.EmailVerified, u.CreatedAt.UTC().Format(time.DateOnly))
 	}
 	return table.Flush()
