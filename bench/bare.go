@@ -25,6 +25,7 @@ type bareCmd struct{}
 // bareJob says what the baseline serves: one store, or many by their Host.
 type bareJob struct {
 	Stores []bareStore `json:"stores"`
+	Master string      `json:"master,omitempty"` // a master whose balances are served as well
 
 	// Exactly one of these is set. Connections are divided among the stores, at least one
 	// each, and are open before the measurement. Cached connections are opened on demand,
@@ -106,6 +107,22 @@ func (bareCmd) Run(ctx context.Context) error {
 		e.SetEscapeHTML(false)
 		_ = e.Encode(a) // the client may have disconnected
 	})
+	if j.Master != "" {
+		balances, err := openPools(ctx, []bareStore{{URL: j.Master}}, j.Connections)
+		if err != nil {
+			return err
+		}
+		defer balances.close()
+		mux.HandleFunc("GET "+balancePath, func(w http.ResponseWriter, r *http.Request) {
+			var a bareBalance
+			if err := a.scan(balances[""].QueryRow(r.Context(), bareBalanceQuery, r.URL.Query().Get("storeId"))); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(a) // the client may have disconnected
+		})
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -188,6 +205,25 @@ type bareAnswer struct {
 
 	settings             json.RawMessage
 	createdAt, updatedAt time.Time
+}
+
+// bareBalance has the numbers of the platform's answer.
+type bareBalance struct {
+	Balance           string `json:"balance"`
+	Reserved          string `json:"reserved"`
+	Debt              string `json:"debt"`
+	LifetimePurchased string `json:"lifetimePurchased"`
+	LifetimeSpent     string `json:"lifetimeSpent"`
+
+	updatedAt time.Time
+}
+
+// bareBalanceQuery reads one balance. Whoever asks may.
+const bareBalanceQuery = `SELECT balance::text, reserved::text, debt::text, lifetime_purchased::text, lifetime_spent::text, updated_at
+	FROM credit_balances WHERE store_id = $1`
+
+func (a *bareBalance) scan(row pgx.Row) error {
+	return row.Scan(&a.Balance, &a.Reserved, &a.Debt, &a.LifetimePurchased, &a.LifetimeSpent, &a.updatedAt)
 }
 
 // bareQuery is the query of storedata.ReadProfile.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -31,11 +33,26 @@ type job struct {
 	Unavailable string        `json:"unavailable,omitempty"` // code of an error that counts separately and not as an error
 }
 
-// target is one address and a text that its answers must contain, so that one store's
-// answer cannot be taken for another's.
+// target is one request and a text that its answers must contain, so that one store's answer
+// cannot be taken for another's. Without a Path it asks for a store's page.
 type target struct {
 	Host   string `json:"host"`
 	Marker string `json:"marker"`
+
+	Path  string `json:"path,omitempty"`
+	Token string `json:"token,omitempty"` // of the caller
+	Body  string `json:"body,omitempty"`  // JSON, which makes it a POST
+}
+
+func (t target) request() []byte {
+	method, headers := http.MethodGet, ""
+	if t.Token != "" {
+		headers = "Authorization: Bearer " + t.Token + "\r\n"
+	}
+	if t.Body != "" {
+		method, headers = http.MethodPost, headers+"Content-Type: application/json\r\nContent-Length: "+strconv.Itoa(len(t.Body))+"\r\n"
+	}
+	return []byte(method + " " + cmp.Or(t.Path, storefrontPath) + " HTTP/1.1\r\nHost: " + t.Host + "\r\n" + headers + "\r\n" + t.Body)
 }
 
 // result is the result of one job. Latencies are in nanoseconds, and are those of every
@@ -120,7 +137,7 @@ type exchange struct{ request, marker []byte }
 func (j job) dial(ctx context.Context) ([]*worker, error) {
 	exchanges := make([]exchange, len(j.Targets))
 	for i, t := range j.Targets {
-		exchanges[i] = exchange{[]byte("GET " + storefrontPath + " HTTP/1.1\r\nHost: " + t.Host + "\r\n\r\n"), []byte(t.Marker)}
+		exchanges[i] = exchange{t.request(), []byte(t.Marker)}
 	}
 	next := j.Draw.from(len(exchanges), j.Requests)
 	workers := make([]*worker, j.Connections)

@@ -25,6 +25,7 @@ type cli struct {
 	Webhooks  webhooksCmd  `cmd:"" help:"How long an event takes from its commit to its endpoint, and what a dead endpoint costs the others."`
 	Operator  operatorCmd  `cmd:"" help:"The operator's list of stores in the console, over a hundred and ten thousand stores."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
+	Calls     callsCmd     `cmd:"" help:"Calls of signed-in users: a balance beside a bare handler with one query, and spends."`
 	Tracing   tracingCmd   `cmd:"" help:"What traces cost: off, one in a hundred recorded, and all."`
 	Archive   archiveCmd   `cmd:"" help:"Archives of a store, written and loaded, beside the engines' own dump tools."`
 	Scale     scaleCmd     `cmd:"" help:"What stores cost the master and a server, at a thousand, ten and a hundred thousand, and what a million needs."`

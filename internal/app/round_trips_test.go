@@ -98,10 +98,7 @@ func TestRoundTrips(t *testing.T) {
 			if op.prepare != nil {
 				prepared = op.prepare()
 			}
-			<-time.After(20 * time.Millisecond) // what follows the call before
-			if _, err := counter.Reset(); err != nil {
-				t.Fatal(err)
-			}
+			waitForQuiet(t, counter)
 			op.call(prepared)
 			if trips := waitedFor(counter.RoundTrips()); i == 0 || len(trips) < len(fewest) {
 				fewest = trips
@@ -117,6 +114,24 @@ func TestRoundTrips(t *testing.T) {
 	}
 	for name := range documented {
 		t.Errorf("docs/round-trips.md has %q, which was not called", name)
+	}
+}
+
+// waitForQuiet waits until the master has received nothing for a moment, such as what follows
+// the call before. It gives up after some seconds: something is always done now and then.
+func waitForQuiet(t *testing.T, counter *masterdbtest.StatementCounter) {
+	t.Helper()
+	for range 50 {
+		if _, err := counter.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(40 * time.Millisecond)
+		if len(counter.RoundTrips()) == 0 {
+			return
+		}
+	}
+	if _, err := counter.Reset(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -140,7 +155,7 @@ func documentedRoundTrips(t *testing.T) map[string]int {
 // deliveries, jobs and the state of processes.
 var background = []string{
 	"FROM events WHERE position IS NULL", "(SELECT 1 FROM events", "event_stream", "published_credits", "-- name: JobGetAvailable", "-- name: JobSetStateIfRunning",
-	"-- name: QueueCreateOrSetUpdatedAt", "-- name: Leader", "FROM processes", "UPDATE processes", "email_requests r", "change_log WHERE",
+	"-- name: QueueCreateOrSetUpdatedAt", "-- name: Leader", "SELECT b.store_id FROM credit_balances b", "FROM processes", "UPDATE processes", "email_requests r", "change_log WHERE",
 	"store_traffic", "claimed_until <",
 }
 

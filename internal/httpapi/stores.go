@@ -238,7 +238,12 @@ func (a *api) readStore(ctx context.Context, id stoa.StoreID) (*storeOutput, err
 	var run *provisioning.Run
 	var err, runErr error
 	var both sync.WaitGroup
-	both.Go(func() { run, runErr = a.lastRun(ctx, id) }) // while the store's own database is read
+	both.Go(func() { // while the store's own database is read
+		runErr = stoa.CatchPanic(func() (err error) {
+			run, err = a.lastRun(ctx, id)
+			return err
+		})
+	})
 	s, err = a.Stores.Get(ctx, principal(ctx), id)
 	both.Wait()
 	if err = cmp.Or(err, runErr); err != nil {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/stoahq/stoa"
 )
 
 const (
@@ -115,7 +117,7 @@ func (l *Lookup[K, R]) together(calls []*lookupCall[K, R]) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupDeadline)
 	defer cancel()
 	var rows []R
-	err := l.db.Select(ctx, &rows, l.many, keys)
+	err := stoa.CatchPanic(func() error { return l.db.Select(ctx, &rows, l.many, keys) })
 	for _, row := range rows {
 		seen[l.keyOf(row)] = lookupResult[R]{row: row}
 	}
