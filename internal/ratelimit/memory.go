@@ -52,9 +52,10 @@ func (m *memory) shard(k Key) *shard {
 // take implements the generic cell rate algorithm: a bucket of a minute's requests
 // that refills one by one, stored as one point in time.
 func (m *memory) take(_ context.Context, k Key, limit Limit) (Result, error) {
-	s, now := m.shard(k), time.Now()
+	s := m.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now() // under the lock: an earlier time would be before what another call has stored
 	full := s.keys[k].full
 	if full.Before(now) {
 		full = now
@@ -79,9 +80,10 @@ func resultOf(limit Limit, used time.Duration, ok bool) Result {
 }
 
 func (m *memory) attempt(_ context.Context, k Key, p Backoff) (time.Duration, error) {
-	s, now := m.shard(k), time.Now()
+	s := m.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now() // under the lock: an earlier time would be before what another call has stored
 	c, ok := s.keys[k]
 	if !ok || c.expires.Before(now) {
 		c = count{}

@@ -170,6 +170,25 @@ func TestConcurrentAttempts(t *testing.T) {
 	})
 }
 
+// TestAttemptsAtOnceAreFree checks that attempts at the same time do not refuse each other
+// while they are free.
+func TestAttemptsAtOnceAreFree(t *testing.T) {
+	t.Parallel()
+	c, p := newMemory(maxKeys), Backoff{Free: 8, Most: time.Hour}
+	for range 2000 {
+		k := newKey()
+		var all sync.WaitGroup
+		for range p.Free {
+			all.Go(func() {
+				if wait, err := c.attempt(context.Background(), k, p); err != nil || wait != 0 {
+					t.Errorf("a free attempt waits %v, %v", wait, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
 // TestDelaysDouble checks the delays in the fake time of a synctest bubble.
 func TestDelaysDouble(t *testing.T) {
 	t.Parallel()
