@@ -1,11 +1,9 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -234,42 +232,27 @@ func (a *api) getStore(ctx context.Context, in *StorePath) (*storeOutput, error)
 
 // readStore reads the store with its last provisioning run.
 func (a *api) readStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
-	var s stores.Store
-	var run *provisioning.Run
-	var err, runErr error
-	var both sync.WaitGroup
-	both.Go(func() { // while the store's own database is read
-		runErr = stoa.CatchPanic(func() (err error) {
-			run, err = a.lastRun(ctx, id)
-			return err
-		})
-	})
-	s, err = a.Stores.Get(ctx, principal(ctx), id)
-	both.Wait()
-	if err = cmp.Or(err, runErr); err != nil {
+	var latest provisioning.LatestRun
+	s, err := a.Stores.GetWith(ctx, principal(ctx), id, latest.Queries(id)...)
+	if err != nil {
+		return nil, err
+	}
+	run, err := a.Provisioning.RunOf(ctx, &latest)
+	if err != nil {
 		return nil, err
 	}
 	return newStoreOutput(s, run), nil
 }
 
 func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error) {
-	run, err := a.lastRun(ctx, s.ID)
-	if err != nil {
-		return nil, err
-	}
-	return newStoreOutput(s, run), nil
-}
-
-// lastRun returns the store's last provisioning run, or nil if there was none.
-func (a *api) lastRun(ctx context.Context, store stoa.StoreID) (*provisioning.Run, error) {
-	run, err := a.Provisioning.Latest(ctx, principal(ctx), store)
+	run, err := a.Provisioning.Latest(ctx, principal(ctx), s.ID)
 	if stoa.CodeOf(err) == stoa.NotFound {
-		return nil, nil //nolint:nilnil // documented: there was none
+		return newStoreOutput(s, nil), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &run, nil
+	return newStoreOutput(s, &run), nil
 }
 
 type updateStoreInput struct {

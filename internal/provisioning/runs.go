@@ -135,25 +135,50 @@ func FaultOf(err error) *Fault {
 // Latest returns the store's last run with its steps. It fails with not_found when the
 // store has had no run.
 func (s *Service) Latest(ctx context.Context, p authz.Principal, store stoa.StoreID) (Run, error) {
-	var row runRow
-	var events []eventRow
-	_, err := authz.CheckWith(ctx, s.db, p, store, authz.ReadStore, masterdb.One(&row, selectRun+latestOf, store),
-		masterdb.All(&events, selectEvents+`run_id = (SELECT id FROM provisioning_runs WHERE `+latestOf+`) ORDER BY seq`, store))
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return Run{}, errNoRun()
+	var found LatestRun
+	if _, err := authz.CheckWith(ctx, s.db, p, store, authz.ReadStore, found.Queries(store)...); err != nil {
+		return Run{}, err
+	}
+	run, err := s.RunOf(ctx, &found)
+	if err == nil && run == nil {
+		err = errNoRun()
 	}
 	if err != nil {
 		return Run{}, err
 	}
-	run, err := row.run()
+	return *run, nil
+}
+
+// LatestRun is what Latest finds, for callers that send its queries together with others.
+type LatestRun struct {
+	rows   []runRow // none or one
+	events []eventRow
+}
+
+// Queries returns the queries of Latest. Once they have been sent, RunOf has the result.
+func (l *LatestRun) Queries(store stoa.StoreID) []masterdb.Query {
+	return []masterdb.Query{
+		masterdb.All(&l.rows, selectRun+latestOf, store),
+		masterdb.All(&l.events, selectEvents+`run_id = (SELECT id FROM provisioning_runs WHERE `+latestOf+`) ORDER BY seq`, store),
+	}
+}
+
+// RunOf returns the run that the queries have found, with its steps, or nil if there was none.
+// It checks no permission: whoever sent the queries has.
+func (s *Service) RunOf(ctx context.Context, found *LatestRun) (*Run, error) {
+	if len(found.rows) == 0 {
+		return nil, nil //nolint:nilnil // documented: there was none
+	}
+	run, err := found.rows[0].run()
 	if err != nil {
-		return Run{}, err
+		return nil, err
 	}
-	if len(events) > 0 && events[0].RunID != run.ID { // another run has begun between the two queries
-		return withSteps(ctx, s.db, run)
+	if len(found.events) > 0 && found.events[0].RunID != run.ID { // another run has begun between the two queries
+		run, err = withSteps(ctx, s.db, run)
+		return &run, err
 	}
-	run.Steps = stepsOf(run.steps(), eventsOf(events))
-	return run, nil
+	run.Steps = stepsOf(run.steps(), eventsOf(found.events))
+	return &run, nil
 }
 
 // CountFailed returns the number of runs that have failed since a time. The caller must be

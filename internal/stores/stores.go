@@ -128,7 +128,13 @@ func (r *Registry) Answers(ctx context.Context, host string) (bool, error) {
 // Get returns the store with all its details. A tenant database that cannot be
 // read does not fail the call: Profile is nil and Database.Status is failed.
 func (r *Registry) Get(ctx context.Context, p authz.Principal, id stoa.StoreID) (Store, error) {
-	s, err := r.read(ctx, p, id)
+	return r.GetWith(ctx, p, id)
+}
+
+// GetWith is Get, and sends the queries in the same round trip as its own. What they have
+// found must not be used when it fails.
+func (r *Registry) GetWith(ctx context.Context, p authz.Principal, id stoa.StoreID, queries ...masterdb.Query) (Store, error) {
+	s, err := r.read(ctx, p, id, queries...)
 	if err != nil {
 		return Store{}, err
 	}
@@ -149,9 +155,9 @@ func (s Store) hasUsableDatabase() bool {
 }
 
 // read returns the master's data about the store, for a caller who may read it.
-func (r *Registry) read(ctx context.Context, p authz.Principal, id stoa.StoreID) (Store, error) {
+func (r *Registry) read(ctx context.Context, p authz.Principal, id stoa.StoreID, queries ...masterdb.Query) (Store, error) {
 	var found details
-	role, err := authz.CheckWith(ctx, r.db, p, id, authz.ReadStore, found.queries(id)...)
+	role, err := authz.CheckWith(ctx, r.db, p, id, authz.ReadStore, append(found.queries(id), queries...)...)
 	if err != nil {
 		return Store{}, err
 	}
