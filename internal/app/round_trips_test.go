@@ -89,11 +89,14 @@ func TestRoundTrips(t *testing.T) {
 		{"GET /api/credits/holds", nil, get("/api/credits/holds?storeId=" + store)},
 		{"GET /api/auth/sessions", nil, get("/api/auth/sessions")},
 		{"GET /api/auth/passkeys", nil, get("/api/auth/passkeys")},
+		{"GET /api/stores/{id}/events", nil, get("/api/stores/" + store + "/events")},
 		{"GET /api/operator/stores", nil, func(string) { operator.call("GET", "/api/operator/stores", nil).want(http.StatusOK) }},
 		{"GET /api/operator/audit", nil, func(string) { operator.call("GET", "/api/operator/audit", nil).want(http.StatusOK) }},
 	} {
+		const tries, most = 7, 25 // the first ones prepare the statements; more only while others disturb
+		want, found := documented[op.name]
 		var fewest []masterdbtest.RoundTrip
-		for i := range 7 { // the first ones prepare the statements
+		for i := 0; i < tries || i < most && len(fewest) > want; i++ {
 			prepared := ""
 			if op.prepare != nil {
 				prepared = op.prepare()
@@ -104,7 +107,6 @@ func TestRoundTrips(t *testing.T) {
 				fewest = trips
 			}
 		}
-		want, found := documented[op.name]
 		if delete(documented, op.name); !found || len(fewest) != want {
 			t.Errorf("%s: %d round trips, docs/round-trips.md says %d:", op.name, len(fewest), want)
 			for _, trip := range fewest {
@@ -173,6 +175,9 @@ func waitedFor(trips []masterdbtest.RoundTrip) (kept []masterdbtest.RoundTrip) {
 		text := strings.Join(trip.Statements, "\n")
 		if slices.ContainsFunc(background, func(part string) bool { return strings.Contains(text, part) }) {
 			dropped[open] = true
+		}
+		if !inside && strings.HasSuffix(text, "commit") && !strings.HasPrefix(text, "begin") {
+			dropped[open] = true // its transaction began before the call
 		}
 		if strings.HasPrefix(text, "begin") {
 			transactions[trip.Connection] = open

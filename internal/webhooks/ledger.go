@@ -47,12 +47,11 @@ func (s *Service) publishAccount(ctx context.Context, tx *masterdb.Tx, p *publis
 		}
 		args = append(args, stoa.EventID(t.ID), p.next(&store), store, t.UserID, string(transactionTypes[t.Type]), string(data), t.CreatedAt)
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO events (id, position, store_id, user_id, type, data, created_at) VALUES `+masterdb.Placeholders(len(transactions), 7), args...); err != nil {
+	if err := tx.ExecLater(ctx, `INSERT INTO events (id, position, store_id, user_id, type, data, created_at) VALUES `+masterdb.Placeholders(len(transactions), 7), args...); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO published_credits (store_id, seq) VALUES ($1, $2) ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq`,
+	return tx.ExecLater(ctx, `INSERT INTO published_credits (store_id, seq) VALUES ($1, $2) ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq`,
 		store, transactions[len(transactions)-1].Sequence)
-	return err
 }
 
 // transactionData returns the data of an event about credits.

@@ -79,10 +79,13 @@ func (p *published) next(store *stoa.StoreID) int64 {
 func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n int, left []stoa.StoreID, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		p := published{last: map[stoa.StoreID]int64{}}
-		if err := tx.Get(ctx, &p.position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()); err != nil {
+		var recorded []recordedEvent
+		err := tx.Batch(ctx, masterdb.One(&p.position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()),
+			masterdb.All(&recorded, `SELECT id, store_id FROM events WHERE position IS NULL AND type <> 'webhook.test' ORDER BY id LIMIT $1`, publishBatch))
+		if err != nil {
 			return err
 		}
-		if err := p.recorded(ctx, tx); err != nil {
+		if err := p.recorded(ctx, tx, recorded); err != nil {
 			return err
 		}
 		left = accounts
@@ -96,7 +99,7 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n 
 		if n = p.count; n == 0 {
 			return nil
 		}
-		if _, err := tx.Exec(ctx, `UPDATE event_stream SET position = $1 WHERE id = 1`, p.position); err != nil {
+		if err := tx.ExecLater(ctx, `UPDATE event_stream SET position = $1 WHERE id = 1`, p.position); err != nil {
 			return err
 		}
 		return p.wakeEndpoints(ctx, tx)
@@ -104,15 +107,16 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n 
 	return n, left, err
 }
 
+// recordedEvent is an event that has no position yet.
+type recordedEvent struct {
+	ID      stoa.EventID
+	StoreID *stoa.StoreID
+}
+
 // recorded gives positions to recorded events.
-func (p *published) recorded(ctx context.Context, tx *masterdb.Tx) error {
-	var found []struct {
-		ID      stoa.EventID
-		StoreID *stoa.StoreID
-	}
-	err := tx.Select(ctx, &found, `SELECT id, store_id FROM events WHERE position IS NULL AND type <> 'webhook.test' ORDER BY id LIMIT $1`, publishBatch)
-	if err != nil || len(found) == 0 {
-		return err
+func (p *published) recorded(ctx context.Context, tx *masterdb.Tx, found []recordedEvent) error {
+	if len(found) == 0 {
+		return nil
 	}
 	positions := map[string]int64{}
 	for _, e := range found {
@@ -132,15 +136,14 @@ func setByKey(ctx context.Context, tx *masterdb.Tx, values map[string]int64, upd
 	if tx.Postgres() != nil {
 		from = ` FROM (SELECT CAST(key AS uuid) AS key, CAST(value AS bigint) AS value FROM json_each_text(CAST($1 AS json))) AS given WHERE given.key = `
 	}
-	_, err = tx.Exec(ctx, update+from+column+and, append([]any{string(text)}, args...)...)
-	return err
+	return tx.ExecLater(ctx, update+from+column+and, append([]any{string(text)}, args...)...)
 }
 
 // wakeEndpoints makes the endpoints due that the events are for, but for those that fail: they
 // go on when their pause is over.
 func (p *published) wakeEndpoints(ctx context.Context, tx *masterdb.Tx) error {
 	const due = `, next_at = CASE WHEN failures = 0 THEN $2 ELSE next_at END`
-	_, err := tx.Exec(ctx, `UPDATE webhook_endpoints SET last_position = $1`+due+` WHERE store_id IS NULL AND state <> 'deleted'`, p.position, tx.Now)
+	err := tx.ExecLater(ctx, `UPDATE webhook_endpoints SET last_position = $1`+due+` WHERE store_id IS NULL AND state <> 'deleted'`, p.position, tx.Now)
 	if err != nil || len(p.last) == 0 {
 		return err
 	}
