@@ -140,7 +140,8 @@ func (j bareJob) open(ctx context.Context) (bareDatabases, error) {
 	if j.Cached > 0 {
 		return newConnCache(j.Stores, j.Cached)
 	}
-	return openPools(ctx, j.Stores, (j.Connections+len(j.Stores)-1)/len(j.Stores))
+	stores := max(1, len(j.Stores)) // none: only balances are served
+	return openPools(ctx, j.Stores, (j.Connections+stores-1)/stores)
 }
 
 // barePools holds a pool for each store, by Host.
