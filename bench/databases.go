@@ -111,9 +111,16 @@ func (d *databases) address(name string, user *url.Userinfo) string {
 
 // connections counts the server's connections to stores' databases, by application_name.
 func (d *databases) connections(ctx context.Context) (map[string]int, error) {
-	rows, err := d.admin.Query(ctx, `SELECT application_name, count(*) FROM pg_stat_activity
-		WHERE backend_type = 'client backend' AND starts_with(datname::text, $1) AND datname <> $2 GROUP BY application_name`,
-		d.run, d.run+"_"+master)
+	return d.byApplication(ctx, `backend_type = 'client backend' AND starts_with(datname::text, $1) AND datname <> $2`, d.run, d.run+"_"+master)
+}
+
+// masterConnections counts the platform's connections to the master, by application_name.
+func (d *databases) masterConnections(ctx context.Context) (map[string]int, error) {
+	return d.byApplication(ctx, `datname = $1 AND application_name LIKE 'stoa%'`, d.run+"_"+master)
+}
+
+func (d *databases) byApplication(ctx context.Context, condition string, args ...any) (map[string]int, error) {
+	rows, err := d.admin.Query(ctx, `SELECT application_name, count(*) FROM pg_stat_activity WHERE `+condition+` GROUP BY application_name`, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -174,13 +174,18 @@ func getPage(ctx context.Context, browser *http.Client, address string) error {
 	if err != nil {
 		return err
 	}
-	res, err := browser.Do(req)
+	return readPage(browser, req)
+}
+
+// readPage sends the request and reads its answer to the end. It fails unless that is OK.
+func readPage(client *http.Client, req *http.Request) error {
+	res, err := client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", address, res.Status)
+		return fmt.Errorf("%s: %s", req.URL, res.Status)
 	}
 	_, err = io.Copy(io.Discard, res.Body)
 	return err

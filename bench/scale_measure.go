@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -95,16 +94,7 @@ func (s *scaler) get(ctx context.Context, address string) error {
 		client = keepAlive
 		req.Header.Set("Authorization", "Bearer "+s.owner.token)
 	}
-	res, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", address, res.Status)
-	}
-	_, err = io.Copy(io.Discard, res.Body)
-	return err
+	return readPage(client, req)
 }
 
 // scaleCommands are the commands that list, listingCommands of them, and doctor, which
@@ -190,7 +180,7 @@ func (s *scaler) measureIdle(ctx context.Context, size *scaleSize) error {
 	}
 	minutes := end.Sub(begin).Minutes()
 	size.Transactions, size.RowsRead = float64(to[0]-from[0])/minutes, float64(to[1]-from[1])/minutes
-	if size.Connections, err = s.masterConnections(ctx); err != nil {
+	if size.Connections, err = s.databases.masterConnections(ctx); err != nil {
 		return err
 	}
 	scrape := time.Now()
@@ -206,22 +196,6 @@ func (s *scaler) counted(ctx context.Context) (at time.Time, n [2]int64, err err
 	err = s.databases.admin.QueryRow(ctx, `SELECT xact_commit + xact_rollback, tup_returned + tup_fetched FROM pg_stat_database WHERE datname = $1`,
 		s.databases.run+"_"+master).Scan(&n[0], &n[1])
 	return time.Now(), n, err
-}
-
-func (s *scaler) masterConnections(ctx context.Context) (map[string]int, error) {
-	rows, err := s.databases.admin.Query(ctx, `SELECT application_name, count(*) FROM pg_stat_activity
-		WHERE datname = $1 AND application_name LIKE 'stoa%' GROUP BY 1`, s.databases.run+"_"+master)
-	if err != nil {
-		return nil, err
-	}
-	counts := map[string]int{}
-	var name string
-	var n int
-	_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error {
-		counts[name] = n
-		return nil
-	})
-	return counts, err
 }
 
 func (s *scaler) masterTime(ctx context.Context) (now time.Time, err error) {

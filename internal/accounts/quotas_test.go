@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/stores"
 )
 
 // TestStoreQuotasAreExact checks that of fifty concurrent calls for one store exactly
@@ -193,5 +194,34 @@ func TestSetQuotas(t *testing.T) {
 			return err
 		})
 		wantCode(t, err, stoa.SessionRevoked)
+	})
+}
+
+// TestLockCreator checks that a store's creator is found, also after they have deleted their
+// account: the store may belong to others by then.
+func TestLockCreator(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		creator := register(t, a).User
+		store, err := a.stores.Create(t.Context(), authz.Principal{UserID: creator.ID}, stores.NewStore{Name: "A store"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock := func(id stoa.StoreID) (u quotas.User, n int, err error) {
+			err = db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+				u, err = quotas.LockCreator(t.Context(), tx, id, masterdb.One(&n, `SELECT count(*) FROM stores`))
+				return err
+			})
+			return u, n, err
+		}
+		for _, statement := range []string{`UPDATE users SET updated_at = updated_at WHERE email <> $1`, `UPDATE users SET deleted_at = created_at WHERE email <> $1`} {
+			exec(t, db, statement, "")
+			if u, n, err := lock(store.ID); err != nil || u.ID != creator.ID || n != 1 {
+				t.Errorf("%s: %v, %d stores, %v", statement, u.ID, n, err)
+			}
+		}
+		_, _, err = lock(stoa.NewID[stoa.StoreID]())
+		wantCode(t, err, stoa.StoreNotFound)
 	})
 }

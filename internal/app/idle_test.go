@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -15,9 +14,7 @@ import (
 // everything that polls.
 func TestStatementsOfAnIdleServer(t *testing.T) {
 	t.Parallel()
-	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	const (
 		warmUp   = 15 * time.Second // the jobs that run at each start need this time
 		measured = 60 * time.Second

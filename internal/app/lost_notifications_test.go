@@ -77,10 +77,7 @@ func TestFrozenListener(t *testing.T) {
 // report it.
 func TestChangesWithoutNotifications(t *testing.T) {
 	t.Parallel()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	r := replicasOn(t, testConfig(t, masterdb.Postgres))
 	eventually(t, "b listens", func() bool { return !r.silent() })
 	watcher := masterdbtest.Open(t, r.a.Cfg.MasterDBURL.Reveal())

@@ -211,9 +211,7 @@ func checkRestored(t *testing.T, cfg *config.Config, owner client, store string,
 // neither change the schema nor the ledger.
 func TestMasterBackupWithoutOwnership(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(masterdbtest.PostgresEnv) == "" {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	r := newRestricted(t)
 	r.grant()
 	s := startServer(t, r.server)

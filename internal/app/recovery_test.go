@@ -120,10 +120,7 @@ func (h *hungRun) within(killed time.Time, by string) {
 // resumes, it changes nothing and reports that other processes have its work.
 func TestWorkOfAFrozenProcessGoesOn(t *testing.T) {
 	t.Parallel()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	cfg := testConfig(t, masterdb.Postgres)
 	first := startProcess(t, cfg)
 	startProcess(t, cfg)
@@ -150,10 +147,7 @@ func TestWorkOfAFrozenProcessGoesOn(t *testing.T) {
 // repeatedly while a run hangs. No process is counted as crashed.
 func TestLostSessionsCountNoCrash(t *testing.T) {
 	t.Parallel()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	cfg := testConfig(t, masterdb.Postgres)
 	first := startProcess(t, cfg)
 	startProcess(t, cfg)

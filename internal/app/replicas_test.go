@@ -27,10 +27,7 @@ type twoReplicas struct {
 // expire, also a change that it missed while its listener was disconnected.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	cfg := testConfig(t, masterdb.Postgres)
 	r := twoReplicas{t: t, a: startServer(t, cfg)}
 	second := *cfg // the replicas share the data directory, which holds the keys and embedded stores

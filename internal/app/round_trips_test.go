@@ -19,9 +19,7 @@ import (
 // docs/round-trips.md makes, and fails when they are more than the table says, or fewer.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
-	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	documented := documentedRoundTrips(t)
 	cfg := testConfig(t, masterdb.Postgres)
 	unlimited(cfg)

@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -212,6 +213,34 @@ func TestCheckInTx(t *testing.T) {
 			}
 			return err
 		})
+	})
+}
+
+// TestCheckWith checks that a missing right is the error, whatever the queries have found, and
+// that a query without a row is told to a caller who has the right.
+func TestCheckWith(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(w fixture) {
+		owner, stranger := w.user(), w.user()
+		store := w.store(owner)
+		check := func(p authz.Principal, store stoa.StoreID, slug string) (role authz.Role, found string, err error) {
+			role, err = authz.CheckWith(w.Context(), w.db, p, store, authz.ReadStore,
+				masterdb.One(&found, `SELECT status FROM stores WHERE CAST(id AS text) = $1`, slug))
+			return role, found, err
+		}
+		if role, found, err := check(owner, store, store.String()); err != nil || role != authz.Owner || found == "" {
+			w.Errorf("of the owner: %q, %q, %v", role, found, err)
+		}
+		if role, _, err := check(owner, store, "none"); !errors.Is(err, masterdb.ErrNotFound) || role != authz.Owner {
+			w.Errorf("of the owner, without a row: %q, %v", role, err)
+		}
+		for what, id := range map[string]stoa.StoreID{"another's store": store, "no store": stoa.NewID[stoa.StoreID]()} {
+			for _, row := range []string{store.String(), "none"} {
+				if role, _, err := check(stranger, id, row); stoa.CodeOf(err) != stoa.StoreNotFound || role != "" {
+					w.Errorf("%s: %q, %v", what, role, err)
+				}
+			}
+		}
 	})
 }
 

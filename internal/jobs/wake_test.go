@@ -2,7 +2,6 @@ package jobs_test
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -17,9 +16,7 @@ import (
 func TestJobStartsWhileAnEarlierTransactionIsOpen(t *testing.T) {
 	masterdbtest.NeedsNotifications(t, "the test is of how soon a job starts by them, without River's next look")
 	t.Parallel()
-	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.Postgres))
 	q := newQueue(t, db, jobs.Options{})
 	ran := make(chan int, 2)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 
@@ -82,9 +81,7 @@ func TestLookupSeesWhatWasCommitted(t *testing.T) {
 // disturbs nobody.
 func TestLookupCombines(t *testing.T) {
 	t.Parallel()
-	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	counter, url := masterdbtest.NewStatementCounter(t, masterdbtest.URL(t, masterdb.Postgres))
 	db := masterdbtest.Open(t, url)
 	ctx := t.Context()

@@ -120,10 +120,7 @@ func hangUp(t *testing.T, db *masterdb.DB) {
 
 func postgresURL(t *testing.T) string {
 	t.Helper()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	return masterdbtest.URL(t, masterdb.Postgres)
 }
 

@@ -18,7 +18,6 @@ import (
 type pgTx struct {
 	conn       *pgx.Conn
 	waiting    *pgx.Batch // not sent yet; at first BEGIN
-	sent       bool       // BEGIN was sent
 	savepoints int
 }
 
@@ -44,7 +43,7 @@ func inPgTx(ctx context.Context, pool *pgxpool.Pool, begin string, fn func(*pgTx
 func (t *pgTx) send(ctx context.Context, last ...*pgx.QueuedQuery) (pgx.BatchResults, error) {
 	batch, before := t.waiting, t.waiting.Len()
 	batch.QueuedQueries = append(batch.QueuedQueries, last...)
-	t.waiting, t.sent = &pgx.Batch{}, true
+	t.waiting = &pgx.Batch{}
 	results := t.conn.SendBatch(ctx, batch)
 	for range before {
 		if _, err := results.Exec(); err != nil {
@@ -154,7 +153,7 @@ func (r firstRow) Scan(dst ...any) error {
 
 // Commit implements pgx.Tx. It sends nothing if no statement was sent.
 func (t *pgTx) Commit(ctx context.Context) error {
-	if !t.sent && t.waiting.Len() == 1 { // only BEGIN
+	if t.waiting.Len() == 1 && t.conn.PgConn().TxStatus() == 'I' { // only BEGIN
 		t.waiting = &pgx.Batch{}
 		return nil
 	}

@@ -106,10 +106,7 @@ func eachURL(t *testing.T, test func(t *testing.T, url string)) {
 
 func postgresURL(t *testing.T) string {
 	t.Helper()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	return masterdbtest.URL(t, masterdb.Postgres)
 }
 

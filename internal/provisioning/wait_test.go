@@ -79,10 +79,7 @@ func TestWaitIsWoken(t *testing.T) {
 // replica executes.
 func TestWaitAtAnotherReplica(t *testing.T) {
 	t.Parallel()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	url, shared := masterdbtest.URL(t, masterdb.Postgres), newPlatform(t)
 	worker := setupWith(t, masterdbtest.Open(t, url), shared, jobs.Options{}, dial.Loopback)
 	b := setupWith(t, masterdbtest.Open(t, url), shared, jobs.Options{}, dial.Loopback)

@@ -65,10 +65,7 @@ func (h *testManager) isSame(t *testing.T, store stoa.StoreID, as tenantdb.Lease
 // rotated credentials conflicted with the pool cache.
 func TestOtherReplicasLearnOfNewCredentials(t *testing.T) {
 	t.Parallel()
-	engines := masterdbtest.Engines()
-	if engines[len(engines)-1] != masterdb.Postgres {
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	url := masterdbtest.URL(t, masterdb.Postgres)
 	b := setupOn(t, masterdbtest.Open(t, url), tenantdb.Options{})
 	store := b.embedded(t)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,14 @@ func Engines() []masterdb.Engine {
 		return []masterdb.Engine{masterdb.SQLite}
 	}
 	return []masterdb.Engine{masterdb.SQLite, masterdb.Postgres}
+}
+
+// NeedsPostgres skips a test of PostgreSQL masters where there is no server for them.
+func NeedsPostgres(t testing.TB) {
+	t.Helper()
+	if !slices.Contains(Engines(), masterdb.Postgres) {
+		t.Skip(PostgresEnv + " is not set")
+	}
 }
 
 // Each runs test as a parallel subtest on every available engine, each with a new database.
