@@ -3,6 +3,7 @@ package masterdb
 import (
 	"context"
 	"log/slog"
+	"testing"
 	"time"
 )
 
@@ -17,15 +18,19 @@ func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
 // SetSkew makes db use ahead as the measured skew.
 func (db *DB) SetSkew(ahead time.Duration) { db.clock.set(ahead) }
 
-// WaitForLookup waits until l has that many statements in progress and calls that wait.
-func WaitForLookup[K comparable, R any](l *Lookup[K, R], running, waiting int) {
-	for {
+// WaitForLookup waits until l has that many statements in progress and calls that wait. It
+// fails the test after half a minute.
+func WaitForLookup[K comparable, R any](t *testing.T, l *Lookup[K, R], running, waiting int) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(time.Millisecond) {
 		l.mu.Lock()
-		reached := l.running == running && len(l.waiting) == waiting
+		r, w := l.running, len(l.waiting)
 		l.mu.Unlock()
-		if reached {
+		if r == running && w == waiting {
 			return
 		}
-		<-time.After(time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("%d statements are in progress and %d calls wait, want %d and %d", r, w, running, waiting)
+		}
 	}
 }

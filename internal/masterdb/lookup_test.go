@@ -94,7 +94,10 @@ func TestLookupCombines(t *testing.T) {
 				return err
 			}
 			close(locked)
-			<-release
+			select {
+			case <-release:
+			case <-ctx.Done(): // the test has failed
+			}
 			return nil
 		})
 		if err != nil {
@@ -114,23 +117,23 @@ func TestLookupCombines(t *testing.T) {
 	}
 	read(ids[0])
 	read(ids[1])
-	masterdb.WaitForLookup(lookup, 2, 0)
+	masterdb.WaitForLookup(t, lookup, 2, 0)
 	leaving, leave := context.WithCancel(ctx)
 	running.Go(func() {
 		if _, err := lookup.Get(leaving, ids[2]); !errors.Is(err, context.Canceled) {
 			t.Errorf("of the caller who left: %v", err)
 		}
 	})
-	masterdb.WaitForLookup(lookup, 2, 1)
+	masterdb.WaitForLookup(t, lookup, 2, 1)
 	leave()
-	masterdb.WaitForLookup(lookup, 2, 0)
+	masterdb.WaitForLookup(t, lookup, 2, 0)
 	for _, id := range append(ids, ids...) {
 		read(id)
 	}
-	masterdb.WaitForLookup(lookup, 2, 2*len(ids))
+	masterdb.WaitForLookup(t, lookup, 2, 2*len(ids))
 	close(release)
 	running.Wait()
-	masterdb.WaitForLookup(lookup, 0, 0)
+	masterdb.WaitForLookup(t, lookup, 0, 0)
 	counts, err := counter.Reset()
 	if err != nil {
 		t.Fatal(err)
