@@ -34,8 +34,7 @@ func CheckWith(ctx context.Context, h masterdb.Handle, p Principal, store stoa.S
 		return "", err
 	}
 	var rows []access
-	missing := h.Batch(ctx, append([]masterdb.Query{masterdb.All(&rows, `
-		SELECT coalesce(m.role, '') AS role, u.role = 'admin' AS operator, u.suspended_at IS NOT NULL AS suspended
+	missing := h.Batch(ctx, append([]masterdb.Query{masterdb.All(&rows, `SELECT `+accessColumns+`
 		FROM stores s JOIN users u ON u.id = $2 LEFT JOIN store_members m ON m.store_id = s.id AND m.user_id = u.id
 		WHERE s.id = $1 AND s.status <> 'deleted'`, store, p.UserID)}, queries...)...)
 	if missing != nil && !errors.Is(missing, masterdb.ErrNotFound) {
@@ -58,6 +57,9 @@ type access struct {
 	Operator  bool
 	Suspended bool
 }
+
+// accessColumns are the columns of an access: of the user u, whose membership of the store is m.
+const accessColumns = `coalesce(m.role, '') AS role, u.role = 'admin' AS operator, u.suspended_at IS NOT NULL AS suspended`
 
 func (found access) check(ctx context.Context, h masterdb.Handle, p Principal, store stoa.StoreID, a Action) (Role, error) {
 	operator := found.Operator && p.InPerson() == nil

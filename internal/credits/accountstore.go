@@ -15,7 +15,7 @@ import (
 // previous writer has committed.
 func lockAccount(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, error) {
 	a := &account{now: tx.Now}
-	err := tx.Get(ctx, a, selectBalance+`, lotted FROM credit_balances WHERE store_id = $1`+tx.ForUpdate(), store)
+	err := tx.Get(ctx, a, selectBalance+`, b.lotted FROM credit_balances b WHERE store_id = $1`+tx.ForUpdate(), store)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil, authz.ErrStoreNotFound()
 	}

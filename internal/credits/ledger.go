@@ -25,6 +25,7 @@ import (
 // several processes on one master database.
 type Ledger struct {
 	db       *masterdb.DB
+	balances *authz.CheckedRows[balanceRow]
 	spends   *spendBatcher
 	metrics  metrics
 	onChange []func(stoa.StoreID)
@@ -32,7 +33,7 @@ type Ledger struct {
 
 // New returns the ledger kept in db.
 func New(db *masterdb.DB) *Ledger {
-	l := &Ledger{db: db, metrics: newMetrics()}
+	l := &Ledger{db: db, metrics: newMetrics(), balances: newBalanceRows(db)}
 	l.spends = newSpendBatcher(l)
 	return l
 }
@@ -71,8 +72,10 @@ type Expiring struct {
 // Available returns what can be spent now, without regard to a debt.
 func (b Balance) Available() Amount { return b.Balance - b.Reserved }
 
-const selectBalance = `
-	SELECT store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, version, updated_at`
+const (
+	selectBalance  = `SELECT ` + balanceColumns
+	balanceColumns = `b.store_id, b.balance, b.reserved, b.debt, b.lifetime_purchased, b.lifetime_spent, b.seq, b.version, b.updated_at`
+)
 
 // Open creates the account of a new store, empty, in the transaction that
 // creates the store.
@@ -80,22 +83,36 @@ func (l *Ledger) Open(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) 
 	return tx.ExecLater(ctx, `INSERT INTO credit_balances (store_id, updated_at) VALUES ($1, $2)`, store, tx.Now)
 }
 
+// balanceRow is a balance with the right to it and what expires soon.
+type balanceRow struct {
+	authz.Checked
+	Balance
+	NextExpiry     *time.Time
+	ExpiringAmount *Amount
+}
+
+func newBalanceRows(db *masterdb.DB) *authz.CheckedRows[balanceRow] {
+	const expiring = `credit_lots WHERE store_id = s.id AND remaining > 0 AND expires_at > $3 AND expires_at <= $4`
+	return authz.NewCheckedRows[balanceRow](db, balanceColumns+`, lot.expires_at AS next_expiry,
+			CASE WHEN lot.id IS NOT NULL THEN (SELECT CAST(sum(remaining) AS bigint) FROM `+expiring+`) END AS expiring_amount`, `
+		JOIN credit_balances b ON b.store_id = s.id
+		LEFT JOIN credit_lots lot ON lot.id = (SELECT id FROM `+expiring+` ORDER BY expires_at LIMIT 1)`,
+		func() []any { now := db.Now(); return []any{now, now.Add(soon)} })
+}
+
 // Balance returns the state of the store's account. It fails with store_not_found for a
 // caller who is not a member.
 func (l *Ledger) Balance(ctx context.Context, p authz.Principal, store stoa.StoreID) (Balance, error) {
-	var b Balance
-	var expiring []expiringLot
-	_, err := authz.CheckWith(ctx, l.db, p, store, authz.ReadCredits, BalanceQuery(&b, store), expiringQuery(&expiring, store, l.db.Now()))
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return Balance{}, authz.ErrStoreNotFound()
+	row, err := l.balances.Get(ctx, p, store, authz.ReadCredits)
+	if row.NextExpiry != nil {
+		row.Balance.ExpiresSoon = &Expiring{Next: *row.NextExpiry, Amount: *row.ExpiringAmount}
 	}
-	b.ExpiresSoon = sumExpiring(expiring)
-	return b, err
+	return row.Balance, err
 }
 
 // BalanceQuery is the query of ReadBalance.
 func BalanceQuery(b *Balance, store stoa.StoreID) masterdb.Query {
-	return masterdb.One(b, selectBalance+` FROM credit_balances WHERE store_id = $1`, store)
+	return masterdb.One(b, selectBalance+` FROM credit_balances b WHERE store_id = $1`, store)
 }
 
 // ReadBalance returns the balance without a permission check, for callers that have

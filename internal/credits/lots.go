@@ -12,31 +12,6 @@ import (
 // soon is the period that Balance.ExpiresSoon covers.
 const soon = 30 * 24 * time.Hour
 
-// expiringLot is what is left of a lot that expires.
-type expiringLot struct {
-	ExpiresAt time.Time
-	Remaining Amount
-}
-
-// expiringQuery reads the lots that expire within 30 days, the next first.
-func expiringQuery(lots *[]expiringLot, store stoa.StoreID, now time.Time) masterdb.Query {
-	return masterdb.All(lots, `
-		SELECT expires_at, remaining FROM credit_lots WHERE store_id = $1 AND remaining > 0 AND expires_at > $2 AND expires_at <= $3
-		ORDER BY expires_at`, store, now, now.Add(soon))
-}
-
-// sumExpiring returns nil when nothing expires.
-func sumExpiring(lots []expiringLot) *Expiring {
-	if len(lots) == 0 {
-		return nil
-	}
-	out := &Expiring{Next: lots[0].ExpiresAt}
-	for _, l := range lots {
-		out.Amount += l.Remaining
-	}
-	return out
-}
-
 // Sweep is the job that expires holds and lots. Each change of an account does so too.
 // The job is for accounts that are not changed.
 type Sweep struct{}

@@ -23,12 +23,18 @@ const (
 // concurrent use.
 type Lookup[K comparable, R any] struct {
 	db        *DB
-	one, many string // the queries for one key and for several
+	one, many query[K]
 	keyOf     func(R) K
 
 	mu      sync.Mutex
 	running int // statements in progress
 	waiting []*lookupCall[K, R]
+}
+
+// query is an SQL query for keys, and its arguments.
+type query[K comparable] struct {
+	text string
+	args func(keys []K) []any
 }
 
 // lookupCall is a call that waits for a statement.
@@ -42,10 +48,46 @@ type lookupResult[R any] struct {
 	err error
 }
 
-// NewLookup returns the Lookup of rows that query selects, "SELECT … FROM …", by the value of
+// NewLookup returns the Lookup of rows that the query selects, "SELECT … FROM …", by the value of
 // a column. keyOf returns that value of a row.
-func NewLookup[K comparable, R any](db *DB, query, column string, keyOf func(R) K) *Lookup[K, R] {
-	return &Lookup[K, R]{db: db, keyOf: keyOf, one: query + ` WHERE ` + column + ` = $1`, many: query + ` WHERE ` + column + ` = ANY($1)`}
+func NewLookup[K comparable, R any](db *DB, text, column string, keyOf func(R) K) *Lookup[K, R] {
+	return &Lookup[K, R]{
+		db: db, keyOf: keyOf,
+		one:  query[K]{text + ` WHERE ` + column + ` = $1`, func(keys []K) []any { return []any{keys[0]} }},
+		many: query[K]{text + ` WHERE ` + column + ` = ANY($1)`, func(keys []K) []any { return []any{keys} }},
+	}
+}
+
+// Pair is a key of two UUIDs.
+type Pair[A, B comparable] struct {
+	First  A
+	Second B
+}
+
+// NewPairLookup returns the Lookup of rows by two UUIDs. The query, "SELECT … FROM keys JOIN …",
+// joins a table "keys" with the columns "first" and "second". Its parameters $3 and following
+// are what more returns when a statement is sent; nil if there are none.
+func NewPairLookup[A, B comparable, R any](db *DB, text string, keyOf func(R) Pair[A, B], more func() []any) *Lookup[Pair[A, B], R] {
+	if more == nil {
+		more = func() []any { return nil }
+	}
+	if db.pool == nil { // SQLite has no arrays, and combines nothing
+		return &Lookup[Pair[A, B], R]{db: db, keyOf: keyOf, one: query[Pair[A, B]]{
+			`WITH keys (first, second) AS (SELECT $1, $2) ` + text,
+			func(keys []Pair[A, B]) []any { return append([]any{keys[0].First, keys[0].Second}, more()...) },
+		}}
+	}
+	q := query[Pair[A, B]]{
+		`WITH keys (first, second) AS (SELECT * FROM unnest($1::uuid[], $2::uuid[])) ` + text,
+		func(keys []Pair[A, B]) []any {
+			firsts, seconds := make([]A, len(keys)), make([]B, len(keys))
+			for i, key := range keys {
+				firsts[i], seconds[i] = key.First, key.Second
+			}
+			return append([]any{firsts, seconds}, more()...)
+		},
+	}
+	return &Lookup[Pair[A, B], R]{db: db, keyOf: keyOf, one: q, many: q}
 }
 
 // Get returns the row with this key. It fails with ErrNotFound.
@@ -85,7 +127,7 @@ func (l *Lookup[K, R]) alone(ctx context.Context, key K) (row R, err error) {
 	if l.db.pool != nil {
 		defer l.next()
 	}
-	err = l.db.Get(ctx, &row, l.one, key)
+	err = l.db.Get(ctx, &row, l.one.text, l.one.args([]K{key})...)
 	return row, err
 }
 
@@ -117,7 +159,7 @@ func (l *Lookup[K, R]) together(calls []*lookupCall[K, R]) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupDeadline)
 	defer cancel()
 	var rows []R
-	err := stoa.CatchPanic(func() error { return l.db.Select(ctx, &rows, l.many, keys) })
+	err := stoa.CatchPanic(func() error { return l.db.Select(ctx, &rows, l.many.text, l.many.args(keys)...) })
 	for _, row := range rows {
 		seen[l.keyOf(row)] = lookupResult[R]{row: row}
 	}
