@@ -34,3 +34,6 @@ func WaitForLookup[K comparable, R any](t *testing.T, l *Lookup[K, R], running, 
 		}
 	}
 }
+
+// SetPatience sets how long calls wait for the statement in progress.
+func SetPatience[K comparable, R any](l *Lookup[K, R], patience time.Duration) { l.patience = patience }

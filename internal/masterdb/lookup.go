@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	// lookupStatements is how many statements of one Lookup are in progress at most. Calls
-	// beyond wait for the next statement.
-	lookupStatements = 2
+	// lookupPatience is how long calls wait for the statement in progress. Then they get one of
+	// their own, unless there are lookupStatements. While statements are fast there is one at a
+	// time, which many calls share.
+	lookupPatience   = 20 * time.Millisecond
+	lookupStatements = 4
 	lookupKeys       = 512 // keys in one statement
 	lookupDeadline   = 30 * time.Second
 )
@@ -25,10 +27,12 @@ type Lookup[K comparable, R any] struct {
 	db        *DB
 	one, many query[K]
 	keyOf     func(R) K
+	patience  time.Duration
 
 	mu      sync.Mutex
 	running int // statements in progress
 	waiting []*lookupCall[K, R]
+	hurry   *time.Timer // set while calls wait
 }
 
 // query is an SQL query for keys, and its arguments.
@@ -52,7 +56,7 @@ type lookupResult[R any] struct {
 // a column. keyOf returns that value of a row.
 func NewLookup[K comparable, R any](db *DB, text, column string, keyOf func(R) K) *Lookup[K, R] {
 	return &Lookup[K, R]{
-		db: db, keyOf: keyOf,
+		db: db, keyOf: keyOf, patience: lookupPatience,
 		one:  query[K]{text + ` WHERE ` + column + ` = $1`, func(keys []K) []any { return []any{keys[0]} }},
 		many: query[K]{text + ` WHERE ` + column + ` = ANY($1)`, func(keys []K) []any { return []any{keys} }},
 	}
@@ -87,7 +91,7 @@ func NewPairLookup[A, B comparable, R any](db *DB, text string, keyOf func(R) Pa
 			return append([]any{firsts, seconds}, more()...)
 		},
 	}
-	return &Lookup[Pair[A, B], R]{db: db, keyOf: keyOf, one: q, many: q}
+	return &Lookup[Pair[A, B], R]{db: db, keyOf: keyOf, patience: lookupPatience, one: q, many: q}
 }
 
 // Get returns the row with this key. It fails with ErrNotFound.
@@ -113,12 +117,15 @@ func (l *Lookup[K, R]) enter(key K) *lookupCall[K, R] {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.running < lookupStatements {
+	if l.running == 0 {
 		l.running++
 		return nil
 	}
 	call := &lookupCall[K, R]{key, make(chan lookupResult[R], 1)}
 	l.waiting = append(l.waiting, call)
+	if len(l.waiting) == 1 {
+		l.hurry = time.AfterFunc(l.patience, l.another)
+	}
 	return call
 }
 
@@ -135,13 +142,30 @@ func (l *Lookup[K, R]) alone(ctx context.Context, key K) (row R, err error) {
 func (l *Lookup[K, R]) next() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.waiting) == 0 {
-		l.running--
+	l.running--
+	l.begin()
+}
+
+// another starts a statement beside a slow one.
+func (l *Lookup[K, R]) another() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begin()
+}
+
+// begin starts a statement for the calls that wait. Its caller has the lock.
+func (l *Lookup[K, R]) begin() {
+	if len(l.waiting) == 0 || l.running == lookupStatements {
 		return
 	}
+	l.running++
 	n := min(len(l.waiting), lookupKeys)
 	calls := l.waiting[:n:n]
 	l.waiting = slices.Clone(l.waiting[n:])
+	l.hurry.Stop()
+	if len(l.waiting) > 0 {
+		l.hurry = time.AfterFunc(l.patience, l.another)
+	}
 	go l.together(calls)
 }
 
