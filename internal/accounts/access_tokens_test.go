@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 type object = map[string]any
@@ -167,6 +168,31 @@ func TestAuthenticateOtherAlgorithm(t *testing.T) {
 			wantCode(t, err, want)
 		}
 	})
+}
+
+// TestVerifiedToken checks that a token which was right once expires all the same, and that
+// one which differs in any byte is checked anew.
+func TestVerifiedToken(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	tokens := newTokens(testRing(t, keyring.Generate("test")), "stoa", time.Minute, func() time.Time { return now })
+	p := authz.Principal{UserID: stoa.NewID[stoa.UserID](), SessionID: stoa.NewID[stoa.SessionID]()}
+	secret, err := tokens.sign(p, now)
+	testkit.Must(t, err)
+	token := secret.Reveal()
+	for range 3 {
+		if got, err := tokens.verify(token); err != nil || got != p {
+			t.Fatalf("%+v, %v, want %+v", got, err, p)
+		}
+		for i := range token {
+			other := token[:i] + string(token[i]^1) + token[i+1:]
+			_, err := tokens.verify(other)
+			wantCode(t, err, stoa.TokenInvalid)
+		}
+	}
+	now = now.Add(time.Minute + time.Second)
+	_, err = tokens.verify(token)
+	wantCode(t, err, stoa.TokenExpired)
 }
 
 func TestSigningKeyRotation(t *testing.T) {
