@@ -197,23 +197,35 @@ func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
 // is not theirs, or all stores (the zero id), once for each request and action.
 // A request is identified by the platform's id, not by a client's.
 func RecordOperator(ctx context.Context, h masterdb.Handle, by Subject, store stoa.StoreID, action string) error {
-	actor := by.Actor()
-	e := Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": action}}
-	if actor.Origin.RequestID != "" {
-		details, err := encodeDetails(actor, e)
-		if err != nil {
-			return err
-		}
-		var recorded int
-		err = h.Get(ctx, &recorded, `
-			SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
-				AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
-			actor.Origin.RequestID, textOf(store), actor.UserID, details)
-		if err != nil || recorded > 0 {
-			return err
-		}
+	var recorded int
+	err := h.Batch(ctx, CountAccesses(&recorded, by, store, action))
+	if err != nil || recorded > 0 {
+		return err
 	}
-	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, by, e) })
+	return RecordAccess(ctx, h, by, store, action)
+}
+
+// CountAccesses is the query for how often RecordAccess was called for the request: with it,
+// a caller asks along with what else it asks.
+func CountAccesses(recorded *int, by Subject, store stoa.StoreID, action string) masterdb.Query {
+	actor := by.Actor()
+	details, err := encodeDetails(actor, accessEvent(store, action))
+	if err != nil || actor.Origin.RequestID == "" {
+		details = "" // as no entry has it; RecordAccess fails with the error
+	}
+	return masterdb.One(recorded, `
+		SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
+			AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
+		actor.Origin.RequestID, textOf(store), actor.UserID, details)
+}
+
+// RecordAccess records an operator's access whether or not the request has done so before.
+func RecordAccess(ctx context.Context, h masterdb.Handle, by Subject, store stoa.StoreID, action string) error {
+	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, by, accessEvent(store, action)) })
+}
+
+func accessEvent(store stoa.StoreID, action string) Event {
+	return Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": action}}
 }
 
 // encodeDetails returns an entry's details as JSON, with those of the actor.
