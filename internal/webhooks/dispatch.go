@@ -81,6 +81,10 @@ func (s *Service) turn(ctx context.Context, running *sync.WaitGroup) error {
 	if _, err := s.publish(ctx); err != nil {
 		return err
 	}
+	// Most stores have no endpoint: what follows their events ends here.
+	if due, err := s.count(ctx, countDue); err != nil || due == 0 {
+		return err
+	}
 	return s.fill(ctx, running)
 }
 
@@ -93,10 +97,16 @@ func (s *Service) pending(ctx context.Context) (bool, error) {
 	if changed > 0 {
 		return true, nil
 	}
-	var n int
-	err := s.db.Get(ctx, &n, `SELECT (SELECT count(*) FROM (SELECT 1 FROM events WHERE position IS NULL AND type <> 'webhook.test' LIMIT 1) e)
-		+ (SELECT count(*) FROM (SELECT 1 FROM webhook_endpoints WHERE state = 'enabled' AND next_at <= $1 LIMIT 1) w)`, s.db.Now())
+	n, err := s.count(ctx, `(SELECT count(*) FROM (SELECT 1 FROM events WHERE position IS NULL AND type <> 'webhook.test' LIMIT 1) e) + `+countDue)
 	return n > 0, err
+}
+
+// countDue is 1 if there is an endpoint that is due, and 0 otherwise.
+const countDue = `(SELECT count(*) FROM (SELECT 1 FROM webhook_endpoints WHERE state = 'enabled' AND next_at <= $1 LIMIT 1) w)`
+
+func (s *Service) count(ctx context.Context, what string) (n int, err error) {
+	err = s.db.Get(ctx, &n, `SELECT `+what, s.db.Now())
+	return n, err
 }
 
 // fill claims endpoints that are due for the free places of each lane, and sends to them.

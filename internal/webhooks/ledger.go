@@ -3,7 +3,7 @@ package webhooks
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"math/bits"
 	"strconv"
 	"time"
 
@@ -20,15 +20,28 @@ var transactionTypes = map[credits.Type]events.Type{
 	credits.TypeAdjustment: events.CreditsAdjusted, credits.TypeExpiry: events.CreditsExpired,
 }
 
-// publishAccount publishes the transactions of an account that are not published. The ledger
+// publishedAccount is how far the transactions of an account are published.
+type publishedAccount struct {
+	StoreID stoa.StoreID
+	Seq     int64
+}
+
+// publishedQuery reads those of the accounts of which something is published.
+func publishedQuery(into *[]publishedAccount, accounts []stoa.StoreID) masterdb.Query {
+	args := make([]any, len(accounts))
+	for i, store := range accounts {
+		args[i] = store
+	}
+	for bits.OnesCount(uint(len(args))) != 1 { // a few statements to prepare, instead of one for each number
+		args = append(args, args[0])
+	}
+	return masterdb.All(into, `SELECT store_id, seq FROM published_credits WHERE store_id IN `+masterdb.Placeholders(1, len(args)), args...)
+}
+
+// publishAccount publishes the transactions of an account after seq. The ledger
 // is what its transactions tell of, so its rows are the record of the events: their numbers
 // have no gaps, and none is lost or told twice. An event has the id of its transaction.
-func (s *Service) publishAccount(ctx context.Context, tx *masterdb.Tx, p *published, store stoa.StoreID) error {
-	var seq int64
-	err := tx.Get(ctx, &seq, `SELECT seq FROM published_credits WHERE store_id = $1`, store)
-	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
-		return err
-	}
+func (s *Service) publishAccount(ctx context.Context, tx *masterdb.Tx, p *published, store stoa.StoreID, seq int64) error {
 	transactions, err := credits.TransactionsAfter(ctx, tx, store, seq, publishBatch)
 	if err != nil || len(transactions) == 0 {
 		return err

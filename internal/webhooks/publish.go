@@ -80,19 +80,30 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n 
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		p := published{last: map[stoa.StoreID]int64{}}
 		var recorded []recordedEvent
-		err := tx.Batch(ctx, masterdb.One(&p.position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()),
-			masterdb.All(&recorded, `SELECT id, store_id FROM events WHERE position IS NULL AND type <> 'webhook.test' ORDER BY id LIMIT $1`, publishBatch))
-		if err != nil {
+		var told []publishedAccount
+		left = accounts
+		now := left[:min(len(left), publishBatch)] // one that has nothing new takes a query as well
+		queries := []masterdb.Query{masterdb.One(&p.position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()),
+			masterdb.All(&recorded, `SELECT id, store_id FROM events WHERE position IS NULL AND type <> 'webhook.test' ORDER BY id LIMIT $1`, publishBatch)}
+		if len(now) > 0 {
+			queries = append(queries, publishedQuery(&told, now))
+		}
+		if err := tx.Batch(ctx, queries...); err != nil {
 			return err
 		}
 		if err := p.recorded(ctx, tx, recorded); err != nil {
 			return err
 		}
-		left = accounts
-		for len(left) > 0 && p.count < publishBatch {
-			store := left[0]
+		seqs := map[stoa.StoreID]int64{}
+		for _, account := range told {
+			seqs[account.StoreID] = account.Seq
+		}
+		for _, store := range now {
+			if p.count >= publishBatch {
+				break
+			}
 			left = left[1:]
-			if err := s.publishAccount(ctx, tx, &p, store); err != nil {
+			if err := s.publishAccount(ctx, tx, &p, store, seqs[store]); err != nil {
 				return err
 			}
 		}
