@@ -105,7 +105,7 @@ func newBalanceRows(db *masterdb.DB) *authz.CheckedRows[balanceRow] {
 func (l *Ledger) Balance(ctx context.Context, p authz.Principal, store stoa.StoreID) (Balance, error) {
 	row, err := l.balances.Get(ctx, p, store, authz.ReadCredits)
 	if row.NextExpiry != nil {
-		row.Balance.ExpiresSoon = &Expiring{Next: *row.NextExpiry, Amount: *row.ExpiringAmount}
+		row.ExpiresSoon = &Expiring{Next: *row.NextExpiry, Amount: *row.ExpiringAmount}
 	}
 	return row.Balance, err
 }

@@ -1,0 +1,51 @@
+package app_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+)
+
+// afterSpend is how many statements the master gets within a second and a half of a lone
+// spend, with the two of the call itself: the publication of the event, and the job that
+// copies the credits to the store's database.
+const afterSpend = 29
+
+// TestWhatFollowsASpend counts those statements on the wire. What the platform does now and
+// then falls into some of the tries, so that the fewest count.
+func TestWhatFollowsASpend(t *testing.T) {
+	t.Parallel()
+	masterdbtest.NeedsPostgres(t)
+	cfg := testConfig(t, masterdb.Postgres)
+	unlimited(cfg)
+	counter, url := masterdbtest.NewStatementCounter(t, cfg.MasterDBURL.Reveal())
+	cfg.MasterDBURL = keyring.NewSecret(url)
+	s := startServer(t, cfg)
+	c, store, _ := connected(t, s, "owner@example.com")
+	c = c.proven()
+	c.buy(store, 1000)
+	fewest, statements := 1000, ""
+	for try := 0; try < 4 || try < 20 && fewest > afterSpend; try++ { // the first prepares them
+		waitForQuiet(t, counter)
+		c.call("POST", "/api/credits/spend", object{"amount": 1}, "X-Store-Id", store).want(http.StatusOK)
+		<-time.After(1500 * time.Millisecond)
+		counts, err := counter.Reset()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, count := range counts {
+			n += count
+		}
+		if n < fewest {
+			fewest, statements = n, masterdbtest.DescribeStatements(counts)
+		}
+	}
+	if fewest > afterSpend {
+		t.Errorf("a spend and what follows it are %d statements, want at most %d:\n%s", fewest, afterSpend, statements)
+	}
+}
