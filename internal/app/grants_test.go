@@ -28,10 +28,7 @@ import (
 // after it: the database must be dropped before the role.
 func newRole(t *testing.T) *url.Userinfo {
 	t.Helper()
-	if os.Getenv(masterdbtest.PostgresEnv) == "" {
-		masterdbtest.Engines() // fails when the environment requires the servers
-		t.Skip(masterdbtest.PostgresEnv + " is not set")
-	}
+	masterdbtest.NeedsPostgres(t)
 	conn, err := pgx.Connect(t.Context(), os.Getenv(masterdbtest.PostgresEnv))
 	if err != nil {
 		t.Fatal(err)
