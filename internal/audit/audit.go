@@ -195,37 +195,22 @@ func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
 
 // RecordOperator records that an operator of the platform accesses a store that
 // is not theirs, or all stores (the zero id), once for each request and action.
-// A request is identified by the platform's id, not by a client's.
-func RecordOperator(ctx context.Context, h masterdb.Handle, by Subject, store stoa.StoreID, action string) error {
-	var recorded int
-	err := h.Batch(ctx, CountAccesses(&recorded, by, store, action))
-	if err != nil || recorded > 0 {
+// A request is identified by the platform's id, not by a client's. The entry is made if the
+// SQL condition holds as well, in which $2 is the operator: a check of the right thus goes in
+// the same round trip.
+func RecordOperator(ctx context.Context, tx *masterdb.Tx, by Subject, store stoa.StoreID, action, condition string) error {
+	actor := by.Actor()
+	details, err := encodeDetails(actor, Event{Details: map[string]string{"action": action}})
+	if err != nil {
 		return err
 	}
-	return RecordAccess(ctx, h, by, store, action)
-}
-
-// CountAccesses is the query for how often RecordAccess was called for the request: with it,
-// a caller asks along with what else it asks.
-func CountAccesses(recorded *int, by Subject, store stoa.StoreID, action string) masterdb.Query {
-	actor := by.Actor()
-	details, err := encodeDetails(actor, accessEvent(store, action))
-	if err != nil || actor.Origin.RequestID == "" {
-		details = "" // as no entry has it; RecordAccess fails with the error
-	}
-	return masterdb.One(recorded, `
-		SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
-			AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
-		actor.Origin.RequestID, textOf(store), actor.UserID, details)
-}
-
-// RecordAccess records an operator's access whether or not the request has done so before.
-func RecordAccess(ctx context.Context, h masterdb.Handle, by Subject, store stoa.StoreID, action string) error {
-	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, by, accessEvent(store, action)) })
-}
-
-func accessEvent(store stoa.StoreID, action string) Event {
-	return Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": action}}
+	return tx.ExecLater(ctx, `
+		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+		WHERE `+condition+` AND NOT EXISTS (SELECT 1 FROM audit_events e WHERE e.action = 'operator.access' AND e.request_id = $7 AND e.request_id <> ''
+			AND coalesce(CAST(e.store_id AS text), '') = $10 AND e.user_id = $2 AND e.details = $8)`,
+		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(store), OperatorActed, string(Success),
+		actor.Origin.Address, actor.Origin.RequestID, details, tx.Now, textOf(store))
 }
 
 // encodeDetails returns an entry's details as JSON, with those of the actor.

@@ -69,7 +69,9 @@ func (found access) check(ctx context.Context, h masterdb.Handle, p Principal, s
 	case found.Role.Can(a):
 		return found.Role, nil
 	case operator && Operator.Can(a):
-		return Operator, audit.RecordOperator(ctx, h, p, store, string(a))
+		return Operator, h.Within(ctx, func(tx *masterdb.Tx) error {
+			return audit.RecordOperator(ctx, tx, p, store, string(a), `true`)
+		})
 	case found.Role == "" && !operator:
 		return "", ErrStoreNotFound()
 	case found.Role == "":
@@ -81,23 +83,29 @@ func (found access) check(ctx context.Context, h masterdb.Handle, p Principal, s
 // CheckOperator fails with forbidden unless the caller is an operator of the
 // platform, in person. It records the access in the audit log.
 func CheckOperator(ctx context.Context, h masterdb.Handle, p Principal, a Action) error {
+	return CheckOperatorWith(ctx, h, p, a)
+}
+
+// CheckOperatorWith is CheckOperator, and sends the queries, each an All, in the same round
+// trip. What they have found must not be used when it fails.
+func CheckOperatorWith(ctx context.Context, h masterdb.Handle, p Principal, a Action, queries ...masterdb.Query) error {
 	if err := p.InPerson(); err != nil {
 		return err
 	}
-	var roles []string
-	var recorded int
-	err := h.Batch(ctx, masterdb.All(&roles, `SELECT role FROM users WHERE id = $1 AND suspended_at IS NULL`, p.UserID),
-		audit.CountAccesses(&recorded, p, stoa.StoreID{}, string(a)))
-	if err != nil {
-		return err
+	const isOperator = `EXISTS (SELECT 1 FROM users WHERE id = $2 AND role = 'admin' AND suspended_at IS NULL)`
+	var operators []int
+	err := h.Within(ctx, func(tx *masterdb.Tx) error {
+		operators = nil
+		if err := audit.RecordOperator(ctx, tx, p, stoa.StoreID{}, string(a), isOperator); err != nil {
+			return err
+		}
+		who := masterdb.All(&operators, `SELECT 1 FROM users WHERE id = $1 AND role = 'admin' AND suspended_at IS NULL`, p.UserID)
+		return tx.ReadLater(ctx, append([]masterdb.Query{who}, queries...)...)
+	})
+	if err == nil && len(operators) == 0 {
+		err = stoa.Errorf(stoa.Forbidden, "Only operators of the platform may do this.")
 	}
-	if !slices.Contains(roles, "admin") {
-		return stoa.Errorf(stoa.Forbidden, "Only operators of the platform may do this.")
-	}
-	if recorded > 0 {
-		return nil
-	}
-	return audit.RecordAccess(ctx, h, p, stoa.StoreID{}, string(a))
+	return err
 }
 
 // CheckVerified fails with email_unverified unless the caller's address is

@@ -33,6 +33,9 @@ func (db *DB) Batch(ctx context.Context, queries ...Query) error {
 }
 
 func (db *DB) batch(ctx context.Context, queries []Query) error {
+	if len(queries) == 0 {
+		return nil
+	}
 	if db.pool == nil {
 		return db.MapError(ctx, liteBatch(ctx, db.read, queries))
 	}
@@ -73,16 +76,9 @@ func queued(queries []Query) []*pgx.QueuedQuery {
 func scanBatch(results pgx.BatchResults, queries []Query) error {
 	var missing error
 	for _, q := range queries {
-		rows, err := results.Query()
+		err := scanNext(results, q)
 		switch {
-		case err != nil:
-		case q.many:
-			err = pgxscan.ScanAll(q.dst, rows)
-		default:
-			err = pgxscan.ScanOne(q.dst, rows)
-		}
-		switch {
-		case pgxscan.NotFound(err):
+		case errors.Is(err, ErrNotFound):
 			missing = ErrNotFound
 		case err != nil:
 			_ = results.Close()
@@ -93,6 +89,22 @@ func scanBatch(results pgx.BatchResults, queries []Query) error {
 		return err
 	}
 	return missing
+}
+
+// scanNext scans the rows of the next query of the results. It fails with ErrNotFound.
+func scanNext(results pgx.BatchResults, q Query) error {
+	rows, err := results.Query()
+	switch {
+	case err != nil:
+	case q.many:
+		err = pgxscan.ScanAll(q.dst, rows)
+	default:
+		err = pgxscan.ScanOne(q.dst, rows)
+	}
+	if pgxscan.NotFound(err) {
+		return ErrNotFound
+	}
+	return err
 }
 
 func liteBatch(ctx context.Context, from liteQuerier, queries []Query) error {

@@ -302,6 +302,19 @@ func (tx *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
 	return nil
 }
 
+// ReadLater is Select for rows that nobody needs before the transaction, or the function given
+// to Within, has ended: the queries go together as the statements of ExecLater do.
+func (tx *Tx) ReadLater(ctx context.Context, queries ...Query) error {
+	if tx.pg == nil {
+		return tx.Batch(ctx, queries...)
+	}
+	for _, q := range queries {
+		tx.statements.Begin(ctx, q.text).End(nil)
+		tx.pg.readLater(q)
+	}
+	return nil
+}
+
 // look keeps in mind that a statement has met a duplicate, and returns err.
 func (tx *Tx) look(err error) error {
 	tx.duplicate = tx.duplicate || err != nil && IsUnique(err)

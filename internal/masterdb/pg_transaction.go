@@ -17,7 +17,8 @@ import (
 // is not safe for concurrent use.
 type pgTx struct {
 	conn       *pgx.Conn
-	waiting    *pgx.Batch // not sent yet; at first BEGIN
+	waiting    *pgx.Batch    // not sent yet; at first BEGIN
+	reading    map[int]Query // those of the waiting statements that have rows
 	savepoints int
 }
 
@@ -41,17 +42,33 @@ func inPgTx(ctx context.Context, pool *pgxpool.Pool, begin string, fn func(*pgTx
 // send sends what waits and the last statements, and reads the answers to what has waited.
 // The caller reads the answers to the last statements from the results, and closes them.
 func (t *pgTx) send(ctx context.Context, last ...*pgx.QueuedQuery) (pgx.BatchResults, error) {
-	batch, before := t.waiting, t.waiting.Len()
+	batch, before, reading := t.waiting, t.waiting.Len(), t.reading
 	batch.QueuedQueries = append(batch.QueuedQueries, last...)
-	t.waiting = &pgx.Batch{}
+	t.waiting, t.reading = &pgx.Batch{}, nil
 	results := t.conn.SendBatch(ctx, batch)
-	for range before {
-		if _, err := results.Exec(); err != nil {
+	for i := range before {
+		var err error
+		if q, ok := reading[i]; ok {
+			err = scanNext(results, q)
+		} else {
+			_, err = results.Exec()
+		}
+		if err != nil {
 			_ = results.Close()
 			return nil, err
 		}
 	}
 	return results, nil
+}
+
+// readLater lets a query wait. Its rows are scanned with the next answer, at the latest
+// with that to COMMIT.
+func (t *pgTx) readLater(q Query) {
+	if t.reading == nil {
+		t.reading = map[int]Query{}
+	}
+	t.reading[t.waiting.Len()] = q
+	t.waiting.QueuedQueries = append(t.waiting.QueuedQueries, queued([]Query{q})...)
 }
 
 // flush sends what waits.

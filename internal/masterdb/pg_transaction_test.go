@@ -3,6 +3,7 @@ package masterdb_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -206,5 +207,58 @@ func TestNativeTransaction(t *testing.T) {
 		if n := countNames(t, db); n != 6 {
 			t.Errorf("%d rows, want 6", n)
 		}
+	})
+}
+
+// TestReadLater checks that queries that nobody waits for see the statements before them,
+// that their rows are there when the transaction or its part has ended, and that an error of
+// one undoes the transaction.
+func TestReadLater(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		ctx := t.Context()
+		newNames(t, db)
+		var first, second []string
+		var count int
+		testkit.Must(t, db.Within(ctx, func(tx *masterdb.Tx) error {
+			if err := tx.ExecLater(ctx, insertName, "a"); err != nil {
+				return err
+			}
+			if err := tx.ReadLater(ctx, masterdb.All(&first, `SELECT name FROM names`), masterdb.One(&count, `SELECT count(*) FROM names`)); err != nil {
+				return err
+			}
+			if err := tx.ExecLater(ctx, insertName, "b"); err != nil {
+				return err
+			}
+			return tx.ReadLater(ctx, masterdb.All(&second, `SELECT name FROM names ORDER BY name`))
+		}))
+		if !slices.Equal(first, []string{"a"}) || count != 1 || !slices.Equal(second, []string{"a", "b"}) {
+			t.Errorf("%q, %d, %q", first, count, second)
+		}
+		testkit.Must(t, db.Tx(ctx, func(tx *masterdb.Tx) error {
+			err := tx.Within(ctx, func(tx *masterdb.Tx) error {
+				return tx.ReadLater(ctx, masterdb.One(&count, `SELECT count(*) FROM names`))
+			})
+			if count != 2 {
+				t.Errorf("after a part of a transaction: %d", count)
+			}
+			return err
+		}))
+		err := db.Tx(ctx, func(tx *masterdb.Tx) error {
+			if err := tx.ExecLater(ctx, insertName, "c"); err != nil {
+				return err
+			}
+			return tx.ReadLater(ctx, masterdb.All(&first, `SELECT name FROM nothing`))
+		})
+		if n := countNames(t, db); err == nil || n != 2 {
+			t.Errorf("after a query that fails: %v, %d rows", err, n)
+		}
+		err = db.Tx(ctx, func(tx *masterdb.Tx) error {
+			return tx.ReadLater(ctx, masterdb.One(&count, `SELECT 1 FROM names WHERE name = $1`, "x"))
+		})
+		if !errors.Is(err, masterdb.ErrNotFound) {
+			t.Errorf("of a row that is missing: %v", err)
+		}
+		testkit.Must(t, db.Batch(ctx))
 	})
 }

@@ -96,7 +96,15 @@ func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
 }
 
 // Within implements Handle: fn runs in tx itself.
-func (tx *Tx) Within(_ context.Context, fn func(*Tx) error) error { return fn(tx) }
+func (tx *Tx) Within(ctx context.Context, fn func(*Tx) error) error {
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if tx.pg != nil && len(tx.pg.reading) > 0 {
+		return tx.look(tx.pg.flush(ctx))
+	}
+	return nil
+}
 
 // liteBeginner begins a transaction on SQLite. The pool and its connections implement it.
 type liteBeginner interface {

@@ -91,14 +91,15 @@ const (
 // The work of one call is bounded whatever the number of stores. The caller must be an
 // operator of the platform. It fails with invalid_request.
 func (r *Registry) ListForOperator(ctx context.Context, p authz.Principal, f ListFilter) (FleetPage, error) {
-	q, err := r.newListQuery(f)
+	q, err := r.newListQuery(ctx, f)
 	if err != nil {
 		return FleetPage{}, err
 	}
-	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil {
+	var found candidates
+	if err := authz.CheckOperatorWith(ctx, r.db, p, authz.ReadStore, q.queries(&found)...); err != nil {
 		return FleetPage{}, err
 	}
-	return r.listForOperator(ctx, q)
+	return r.fleetPage(ctx, q, found)
 }
 
 // NamesForOperator returns the stores with these ids that exist, with no details but name,
@@ -118,22 +119,24 @@ func (r *Registry) NamesForOperator(ctx context.Context, p authz.Principal, ids 
 // Select returns the next ids that the filter selects, newest first, for work on many
 // stores, and the cursor that continues; nil at the end. It checks no permissions.
 func (r *Registry) Select(ctx context.Context, f ListFilter) (ids []stoa.StoreID, next *string, err error) {
-	q, err := r.newListQuery(f)
+	q, err := r.newListQuery(ctx, f)
 	if err != nil {
 		return nil, nil, err
 	}
-	list, next, _, err := r.selectPage(ctx, q)
+	var found candidates
+	if err := r.db.Batch(ctx, q.queries(&found)...); err != nil {
+		return nil, nil, err
+	}
+	list, next, _ := q.page(found)
 	for _, s := range list {
 		ids = append(ids, s.ID)
 	}
-	return ids, next, err
+	return ids, next, nil
 }
 
-func (r *Registry) listForOperator(ctx context.Context, q *listQuery) (FleetPage, error) {
-	list, next, partial, err := r.selectPage(ctx, q)
-	if err != nil {
-		return FleetPage{}, err
-	}
+// fleetPage returns what the query has found, with details.
+func (r *Registry) fleetPage(ctx context.Context, q *listQuery, found candidates) (FleetPage, error) {
+	list, next, partial := q.page(found)
 	result := FleetPage{Stores: list, Older: next, Partial: partial}
 	if q.Newer {
 		slices.Reverse(list)
@@ -159,30 +162,35 @@ func (r *Registry) listForOperator(ctx context.Context, q *listQuery) (FleetPage
 	return result, nil
 }
 
-// selectPage returns the stores of a page without details, in the direction of the query,
-// and the cursor of the next page in that direction.
-func (r *Registry) selectPage(ctx context.Context, q *listQuery) (list []Store, next *string, partial bool, err error) {
-	if err := q.plan(ctx, r); err != nil {
-		return nil, nil, false, err
-	}
+// candidates are the stores that a listQuery has found.
+type candidates struct {
+	page []Store // one more than its limit, if there are as many
+	last []Store // the last one that was searched, if there may be others after it
+}
+
+// queries returns those that fill found in.
+func (q *listQuery) queries(found *candidates) []masterdb.Query {
 	if q.impossible {
-		return nil, nil, false, nil
+		return nil
 	}
-	if err := r.db.Select(ctx, &list, q.text(), q.args...); err != nil {
-		return nil, nil, false, err
+	list := []masterdb.Query{masterdb.All(&found.page, q.text(), q.args...)}
+	if q.searches() {
+		list = append(list, masterdb.All(&found.last, q.lastText(), q.args[:q.candidateArgs]...))
 	}
-	if len(list) > q.limit {
-		list = list[:q.limit]
-		return list, q.cursorOf(list[q.limit-1]), false, nil
+	return list
+}
+
+// page returns the stores of the page without details, in the direction of the query,
+// and the cursor of the next page in that direction.
+func (q *listQuery) page(found candidates) (list []Store, next *string, partial bool) {
+	switch {
+	case len(found.page) > q.limit:
+		list = found.page[:q.limit]
+		return list, q.cursorOf(list[q.limit-1]), false
+	case len(found.last) > 0:
+		return found.page, q.cursorOf(found.last[0]), true
 	}
-	if !q.searches() {
-		return list, nil, false, nil
-	}
-	var last []Store
-	if err := r.db.Select(ctx, &last, q.lastText(), q.args[:q.candidateArgs]...); err != nil || len(last) == 0 {
-		return list, nil, false, err
-	}
-	return list, q.cursorOf(last[0]), true, nil
+	return found.page, nil, false
 }
 
 // listQuery builds the statement of one page. It has two parts: the candidates, which an
@@ -204,7 +212,7 @@ type listQuery struct {
 	impossible    bool // no store can match
 }
 
-func (r *Registry) newListQuery(f ListFilter) (*listQuery, error) {
+func (r *Registry) newListQuery(ctx context.Context, f ListFilter) (*listQuery, error) {
 	var faults stoa.Invalid
 	q := &listQuery{ListFilter: f, db: r.db}
 	q.Search = strings.TrimSpace(q.Search)
@@ -233,7 +241,10 @@ func (r *Registry) newListQuery(f ListFilter) (*listQuery, error) {
 	q.parseServer(&faults)
 	q.limit = page.ByID[stoa.StoreID](f.Limit, "", &faults).Limit
 	q.checkCursor(&faults)
-	return q, faults.Err()
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	return q, q.plan(ctx, r)
 }
 
 // Statuses lists the states of stores.
