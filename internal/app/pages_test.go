@@ -344,6 +344,10 @@ func (w *pageWorld) busyStore() answer {
 	return a
 }
 
+// touchingTime finds a word or sign that stands beside a time without a space: templates drop the
+// line break before and after a component.
+var touchingTime = regexp.MustCompile(`[\pL\pN·]<time|</time>[\pL\pN·]`)
+
 var scriptSource = regexp.MustCompile(`<script[^>]* src="([^"]+)"`)
 
 // TestPagesAreSmall reads every page and its scripts.
@@ -415,6 +419,9 @@ func (w *pageWorld) checkMarkup(name string, a pageAnswer) {
 		if !strings.Contains(policy, want) || strings.Contains(policy, "unsafe") {
 			w.t.Errorf("%s: the policy is %q", name, policy)
 		}
+	}
+	if found := touchingTime.FindString(a.Body); found != "" {
+		w.t.Errorf("%s: a word and a time have no space between them: %q", name, found)
 	}
 	doc, err := html.Parse(strings.NewReader(a.Body))
 	testkit.Must(w.t, err)

@@ -98,6 +98,9 @@ func (c *Console) unconnectedStore(w http.ResponseWriter, r *Request) (*stores.S
 func (c *Console) showConnect(w http.ResponseWriter, r *Request, v connectView) error {
 	v.Supabase = c.Cloud.Configured()
 	f := storeFrame(v.Store, "database", "Connect a database")
+	if !v.Supabase && v.Kind == supabaseProject {
+		v.Kind = managedDatabase // as if no kind had been chosen: this platform has no access to Supabase
+	}
 	switch v.Kind {
 	case ownDatabase:
 	case supabaseProject:
