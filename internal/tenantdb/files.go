@@ -14,7 +14,7 @@ const (
 	sparedAtOnce = 4
 	// fileTries is the number of attempts to make a connection while no file
 	// can be opened, with filePause between attempts.
-	fileTries = 10
+	fileTries = 50
 	filePause = 10 * time.Millisecond
 )
 
