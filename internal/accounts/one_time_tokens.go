@@ -70,9 +70,6 @@ func spendToken(ctx context.Context, tx *masterdb.Tx, p purpose, token keyring.S
 
 // lockToken reads a token and locks its row.
 func lockToken(ctx context.Context, tx *masterdb.Tx, p purpose, token keyring.Secret) (oneTime, error) {
-	if !hasTokenForm(token, p.prefix()) {
-		return oneTime{}, errLinkInvalid()
-	}
 	var t oneTime
 	err := tx.Get(ctx, &t, `
 		SELECT user_id, invitation_id, request_id, expires_at, spent_at FROM one_time_tokens WHERE hash = $1 AND purpose = $2`+tx.ForUpdate(),

@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stoahq/stoa/internal/keyring"
-	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
@@ -19,12 +17,7 @@ const afterSpend = 29
 // then falls into some of the tries, so that the fewest count.
 func TestWhatFollowsASpend(t *testing.T) {
 	t.Parallel()
-	masterdbtest.NeedsPostgres(t)
-	cfg := testConfig(t, masterdb.Postgres)
-	unlimited(cfg)
-	counter, url := masterdbtest.NewStatementCounter(t, cfg.MasterDBURL.Reveal())
-	cfg.MasterDBURL = keyring.NewSecret(url)
-	s := startServer(t, cfg)
+	s, counter := startCounted(t)
 	c, store, _ := connected(t, s, "owner@example.com")
 	c = c.proven()
 	c.buy(store, 1000)

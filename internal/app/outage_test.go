@@ -26,15 +26,6 @@ var needNoMaster = map[string]int{
 	"POST /api/auth/refresh":       http.StatusUnauthorized,        // the token was never issued
 
 	"POST /api/auth/passkeys/login/finish": http.StatusUnprocessableEntity, // the credential has no valid form
-
-	// These tokens have no valid form: that is found before the first statement, if a
-	// connection to the master is free.
-	"POST /api/auth/login/second-factor":  http.StatusUnauthorized,
-	"POST /api/auth/passkeys/login/begin": http.StatusUnauthorized,
-	"POST /api/auth/email-change/confirm": http.StatusUnauthorized,
-	"POST /api/auth/verify-email":         http.StatusUnauthorized,
-	"POST /api/auth/reset-password":       http.StatusUnauthorized,
-	"POST /api/invitations/accept":        http.StatusUnauthorized,
 }
 
 // TestEveryOperationWithoutAMaster checks that without the master database every

@@ -381,6 +381,18 @@ func TestPagesAreSmall(t *testing.T) {
 	}
 }
 
+// TestConnectWithoutSupabase checks that a platform without access to Supabase does not offer
+// it, also at the address of a page that another platform has.
+func TestConnectWithoutSupabase(t *testing.T) {
+	t.Parallel()
+	w := newPageWorld(t, startServer(t, testConfig(t, masterdb.SQLite)))
+	visits := w.visits()
+	i := slices.IndexFunc(visits, func(v pageVisit) bool { return strings.HasSuffix(v.path, "/connect?kind=supabase") })
+	if a := w.visit(visits[i]); strings.Contains(a.Body, "Supabase account") || !strings.Contains(a.Body, "Create the database") {
+		t.Errorf("the page offers Supabase: %s", a.Body)
+	}
+}
+
 // visit requests a page as a browser does.
 func (w *pageWorld) visit(v pageVisit) pageAnswer {
 	w.t.Helper()

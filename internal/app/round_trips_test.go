@@ -19,13 +19,8 @@ import (
 // docs/round-trips.md makes, and fails when they are more than the table says, or fewer.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
-	masterdbtest.NeedsPostgres(t)
 	documented := documentedRoundTrips(t)
-	cfg := testConfig(t, masterdb.Postgres)
-	unlimited(cfg)
-	counter, url := masterdbtest.NewStatementCounter(t, cfg.MasterDBURL.Reveal())
-	cfg.MasterDBURL = keyring.NewSecret(url)
-	s := startServer(t, cfg)
+	s, counter := startCounted(t)
 	c, store, host := connected(t, s, "owner@example.com")
 	c = c.proven()
 	c.buy(store, 1000)
@@ -115,6 +110,17 @@ func TestRoundTrips(t *testing.T) {
 	for name := range documented {
 		t.Errorf("docs/round-trips.md has %q, which was not called", name)
 	}
+}
+
+// startCounted starts a server on PostgreSQL whose statements to the master are counted.
+func startCounted(t *testing.T) (*server, *masterdbtest.StatementCounter) {
+	t.Helper()
+	masterdbtest.NeedsPostgres(t)
+	cfg := testConfig(t, masterdb.Postgres)
+	unlimited(cfg)
+	counter, url := masterdbtest.NewStatementCounter(t, cfg.MasterDBURL.Reveal())
+	cfg.MasterDBURL = keyring.NewSecret(url)
+	return startServer(t, cfg), counter
 }
 
 // waitForQuiet waits until the master has received nothing for a moment, such as what follows

@@ -177,20 +177,25 @@ type Event struct {
 // so that both are committed or neither. An action that concerns the programs of owners is
 // recorded as an event as well.
 func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
+	if err := insert(ctx, tx, by, e, `true`); err != nil {
+		return err
+	}
+	return publish(ctx, tx, by.Actor(), e)
+}
+
+// insert writes the entry if the SQL condition holds, in which $2 is the user, $3 the store,
+// $7 the request and $8 the details.
+func insert(ctx context.Context, tx *masterdb.Tx, by Subject, e Event, condition string) error {
 	actor := by.Actor()
 	details, err := encodeDetails(actor, e)
 	if err != nil {
 		return err
 	}
-	err = tx.ExecLater(ctx, `
+	return tx.ExecLater(ctx, `
 		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE `+condition,
 		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),
 		actor.Origin.Address, actor.Origin.RequestID, details, tx.Now)
-	if err != nil {
-		return err
-	}
-	return publish(ctx, tx, actor, e)
 }
 
 // RecordOperator records that an operator of the platform accesses a store that
@@ -199,18 +204,10 @@ func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
 // SQL condition holds as well, in which $2 is the operator: a check of the right thus goes in
 // the same round trip.
 func RecordOperator(ctx context.Context, tx *masterdb.Tx, by Subject, store stoa.StoreID, action, condition string) error {
-	actor := by.Actor()
-	details, err := encodeDetails(actor, Event{Details: map[string]string{"action": action}})
-	if err != nil {
-		return err
-	}
-	return tx.ExecLater(ctx, `
-		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
-		WHERE `+condition+` AND NOT EXISTS (SELECT 1 FROM audit_events e WHERE e.action = 'operator.access' AND e.request_id = $7 AND e.request_id <> ''
-			AND coalesce(CAST(e.store_id AS text), '') = $10 AND e.user_id = $2 AND e.details = $8)`,
-		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(store), OperatorActed, string(Success),
-		actor.Origin.Address, actor.Origin.RequestID, details, tx.Now, textOf(store))
+	e := Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": action}}
+	return insert(ctx, tx, by, e, condition+` AND NOT EXISTS (SELECT 1 FROM audit_events e
+		WHERE e.action = 'operator.access' AND e.request_id = $7 AND e.request_id <> ''
+			AND e.store_id IS NOT DISTINCT FROM $3 AND e.user_id = $2 AND e.details = $8)`)
 }
 
 // encodeDetails returns an entry's details as JSON, with those of the actor.

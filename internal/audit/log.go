@@ -149,11 +149,3 @@ func orTime(t *time.Time, otherwise time.Time) time.Time {
 	}
 	return t.UTC().Truncate(time.Microsecond)
 }
-
-// textOf returns "" for the zero id.
-func textOf[K any](id stoa.ID[K]) string {
-	if id.IsZero() {
-		return ""
-	}
-	return id.String()
-}

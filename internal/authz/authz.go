@@ -92,14 +92,14 @@ func CheckOperatorWith(ctx context.Context, h masterdb.Handle, p Principal, a Ac
 	if err := p.InPerson(); err != nil {
 		return err
 	}
-	const isOperator = `EXISTS (SELECT 1 FROM users WHERE id = $2 AND role = 'admin' AND suspended_at IS NULL)`
+	const isOperator = `role = 'admin' AND suspended_at IS NULL`
 	var operators []int
 	err := h.Within(ctx, func(tx *masterdb.Tx) error {
 		operators = nil
-		if err := audit.RecordOperator(ctx, tx, p, stoa.StoreID{}, string(a), isOperator); err != nil {
+		if err := audit.RecordOperator(ctx, tx, p, stoa.StoreID{}, string(a), `EXISTS (SELECT 1 FROM users WHERE id = $2 AND `+isOperator+`)`); err != nil {
 			return err
 		}
-		who := masterdb.All(&operators, `SELECT 1 FROM users WHERE id = $1 AND role = 'admin' AND suspended_at IS NULL`, p.UserID)
+		who := masterdb.All(&operators, `SELECT 1 FROM users WHERE id = $1 AND `+isOperator, p.UserID)
 		return tx.ReadLater(ctx, append([]masterdb.Query{who}, queries...)...)
 	})
 	if err == nil && len(operators) == 0 {

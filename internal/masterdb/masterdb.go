@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -303,8 +304,13 @@ func (tx *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
 }
 
 // ReadLater is Select for rows that nobody needs before the transaction, or the function given
-// to Within, has ended: the queries go together as the statements of ExecLater do.
+// to Within, has ended: the queries, each an All, go together as the statements of ExecLater
+// do. COMMIT may be sent with them, so a row that is missing could not undo anything; a One
+// is refused.
 func (tx *Tx) ReadLater(ctx context.Context, queries ...Query) error {
+	if slices.ContainsFunc(queries, func(q Query) bool { return !q.many }) {
+		return errors.New("masterdb: ReadLater takes only queries made by All")
+	}
 	if tx.pg == nil {
 		return tx.Batch(ctx, queries...)
 	}

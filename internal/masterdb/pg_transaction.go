@@ -194,7 +194,7 @@ func (t *pgTx) Commit(ctx context.Context) error {
 
 // Rollback implements pgx.Tx.
 func (t *pgTx) Rollback(ctx context.Context) error {
-	t.waiting = &pgx.Batch{}
+	t.waiting, t.reading = &pgx.Batch{}, nil
 	if t.conn.IsClosed() || t.conn.PgConn().TxStatus() == 'I' {
 		return nil
 	}

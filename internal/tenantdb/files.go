@@ -13,7 +13,8 @@ const (
 	// be opened.
 	sparedAtOnce = 4
 	// fileTries is the number of attempts to make a connection while no file
-	// can be opened, with filePause between attempts.
+	// can be opened, with filePause between attempts. On a busy machine the databases
+	// that were closed give their files back late.
 	fileTries = 50
 	filePause = 10 * time.Millisecond
 )
