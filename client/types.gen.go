@@ -2978,7 +2978,7 @@ type BackupCheckState string
 type BackupClonedPayload struct {
 	// Data More of it
 	Data struct {
-		// BackupID The archive
+		// BackupID The backup
 		BackupID string `json:"backupId"`
 
 		// Into The new store
@@ -3008,7 +3008,7 @@ type BackupClonedPayloadType string
 type BackupDeletedPayload struct {
 	// Data More of it
 	Data struct {
-		// BackupID The archive
+		// BackupID The backup
 		BackupID string `json:"backupId"`
 	} `json:"data"`
 
@@ -3035,7 +3035,7 @@ type BackupDeletedPayloadType string
 type BackupFailedPayload struct {
 	// Data More of it
 	Data struct {
-		// BackupID The archive
+		// BackupID The backup
 		BackupID string `json:"backupId"`
 
 		// Code What went wrong, a code of the API's errors
@@ -3089,7 +3089,7 @@ type BackupProgress struct {
 type BackupRestoredPayload struct {
 	// Data More of it
 	Data struct {
-		// BackupID The archive
+		// BackupID The backup
 		BackupID string `json:"backupId"`
 
 		// RestoreID The restore
@@ -3143,7 +3143,7 @@ type BackupSource struct {
 type BackupSucceededPayload struct {
 	// Data More of it
 	Data struct {
-		// BackupID The archive
+		// BackupID The backup
 		BackupID string `json:"backupId"`
 
 		// Bytes Of the file

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -249,7 +250,7 @@ func TestConsoleFormsRefuseOtherOrigins(t *testing.T) {
 			paths[r.Path] = w.pathOf(r)
 		}
 	}
-	before, tried := w.content(), 0
+	before, tried := w.settledContent(), 0
 	for _, r := range consoleRoutes(t, w.s) {
 		if r.Method == http.MethodGet {
 			continue
@@ -275,6 +276,22 @@ func TestConsoleFormsRefuseOtherOrigins(t *testing.T) {
 // idleTables change without any request: events are published, for endpoints too, after the
 // request that caused them. A change of an endpoint is in the audit log.
 var idleTables = []string{"event", "published_credits", "webhook_endpoints", "river_", "credit_copies", "presence", "lease", "replicas", "rate_limits", "sqlite_"}
+
+// settledContent returns the content once jobs that earlier requests began have ended.
+func (w *consoleWorld) settledContent() []string {
+	w.t.Helper()
+	content := w.content()
+	for range 40 {
+		<-time.After(500 * time.Millisecond)
+		now := w.content()
+		if slices.Equal(content, now) {
+			return now
+		}
+		content = now
+	}
+	w.t.Fatal("the master database does not come to rest")
+	return nil
+}
 
 // content returns what people have put into the master database.
 func (w *consoleWorld) content() []string {

@@ -93,7 +93,7 @@ func (k Kind) OfPlatform() bool { return strings.HasPrefix(string(k.Type), "user
 var (
 	hostname   = Member{"hostname", "The hostname", "www.example.com"}
 	move       = Member{"moveId", "The move", exampleID}
-	backup     = Member{"backupId", "The archive", exampleID}
+	backup     = Member{"backupId", "The backup", exampleID}
 	invitation = Member{"invitationId", "The invitation", exampleID}
 	purchase   = Member{"purchaseId", "The purchase", exampleID}
 	run        = Member{"runId", "The run that connected the database", exampleID}
@@ -157,11 +157,11 @@ var catalogue = []Kind{
 	{OwnershipTransferred, "The store has another owner.", []Member{{"to", "The user who owns it now", exampleID}}},
 	{KeyCreated, "An API key was made.", []Member{key, {"name", "The key's name", "Warehouse"}, {"scopes", "What it may do, separated by spaces", "store:read"}}},
 	{KeyRevoked, "An API key was revoked.", []Member{key}},
-	{BackupSucceeded, "An archive was made.", []Member{backup, {"bytes", "Of the file", "4096"}}},
-	{BackupFailed, "An archive could not be made.", []Member{backup, errorCode, problem}},
-	{BackupDeleted, "An archive is deleted.", []Member{backup}},
-	{BackupRestored, "An archive was restored into the store.", []Member{backup, {"restoreId", "The restore", exampleID}}},
-	{BackupCloned, "A new store was made of an archive.", []Member{backup, {"into", "The new store", exampleID}}},
+	{BackupSucceeded, "A backup was made.", []Member{backup, {"bytes", "Of the file", "4096"}}},
+	{BackupFailed, "A backup could not be made.", []Member{backup, errorCode, problem}},
+	{BackupDeleted, "A backup is deleted.", []Member{backup}},
+	{BackupRestored, "A backup was restored into the store.", []Member{backup, {"restoreId", "The restore", exampleID}}},
+	{BackupCloned, "A new store was made of a backup.", []Member{backup, {"into", "The new store", exampleID}}},
 	{CreditsPurchased, "A purchase added credits.", ledger},
 	{CreditsGranted, "Credits were given to the store.", ledger},
 	{CreditsSpent, "Credits were spent, or captured from a hold.", ledger},

@@ -7824,7 +7824,7 @@ export type OnBackupClonedWebhookPayload = {
      */
     data: {
         /**
-         * The archive
+         * The backup
          */
         backupId: string;
         /**
@@ -7867,7 +7867,7 @@ export type OnBackupDeletedWebhookPayload = {
      */
     data: {
         /**
-         * The archive
+         * The backup
          */
         backupId: string;
     };
@@ -7906,7 +7906,7 @@ export type OnBackupFailedWebhookPayload = {
      */
     data: {
         /**
-         * The archive
+         * The backup
          */
         backupId: string;
         /**
@@ -7953,7 +7953,7 @@ export type OnBackupRestoredWebhookPayload = {
      */
     data: {
         /**
-         * The archive
+         * The backup
          */
         backupId: string;
         /**
@@ -7996,7 +7996,7 @@ export type OnBackupSucceededWebhookPayload = {
      */
     data: {
         /**
-         * The archive
+         * The backup
          */
         backupId: string;
         /**
