@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestLifeOverHTTP checks that an owner can close, reopen, delete and restore a store,
@@ -200,7 +201,7 @@ func TestManagedServer(t *testing.T) {
 				err := s.Master.Get(t.Context(), &n, `SELECT count(*) FROM store_databases`)
 				return err == nil && n == 0
 			})
-			if orphans, err := s.Tenants.Orphans(t.Context()); err != nil || len(orphans) > 0 {
+			if orphans, err := testkit.Collect(s.Tenants.Orphans(t.Context())); err != nil || len(orphans) > 0 {
 				t.Errorf("left: %v, %v", orphans, err)
 			}
 		})

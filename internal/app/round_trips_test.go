@@ -195,7 +195,9 @@ func waitedFor(trips []masterdbtest.RoundTrip) (kept []masterdbtest.RoundTrip) {
 			delete(transactions, trip.Connection)
 		}
 	}
-	isReading := func(trip masterdbtest.RoundTrip) bool { return strings.HasPrefix(strings.Join(trip.Statements, ""), readsRun) }
+	isReading := func(trip masterdbtest.RoundTrip) bool {
+		return strings.HasPrefix(strings.Join(trip.Statements, ""), readsRun)
+	}
 	read := false
 	for i, trip := range trips {
 		if dropped[members[i]] {

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -52,42 +52,66 @@ func (cmd doctorCmd) Run(e *Env) error {
 	if usable {
 		findings = append(findings, cmd.order(e)...)
 	}
-	if cmd.Fleet && usable {
-		fleet, err := cmd.fleet(ctx, e)
-		if err != nil {
-			fleet = append(fleet, Finding{Check: "fleet", Detail: err.Error(), Remedy: "correct this and run the check again"})
-		}
-		findings = append(findings, fleet...)
+	out := newFindingWriter(e.Stdout, cmd.JSON)
+	for _, f := range findings {
+		out.write(f)
 	}
-	if err := report(e.Stdout, findings, cmd.JSON); err != nil {
+	if cmd.Fleet && usable {
+		if err := cmd.fleet(ctx, e, out); err != nil {
+			out.write(Finding{Check: "fleet", Detail: err.Error(), Remedy: "correct this and run the check again"})
+		}
+	}
+	if err := out.close(); err != nil {
 		return err
 	}
-	for _, f := range findings {
-		if !f.OK {
-			return errUnwell
-		}
+	if out.unwell {
+		return errUnwell
 	}
 	return nil
 }
 
-func report(w io.Writer, findings []Finding, asJSON bool) error {
+// findingWriter writes findings as they are made: of a large fleet there may be many.
+type findingWriter struct {
+	w      io.Writer
+	json   *arrayWriter // nil for text
+	err    error        // of the first that could not be written
+	count  int
+	unwell bool // one of them was a fault
+}
+
+func newFindingWriter(w io.Writer, asJSON bool) *findingWriter {
+	out := &findingWriter{w: w}
 	if asJSON {
-		return json.NewEncoder(w).Encode(findings)
+		out.json = &arrayWriter{w: w}
 	}
-	for _, f := range findings {
-		mark := "ok"
-		switch {
-		case f.Repaired:
-			mark = "repair"
-		case !f.OK:
-			mark = "FAIL"
-		case f.Warning:
-			mark = "warn"
-		}
-		Printf(w, "%-6s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
-		if f.Remedy != "" {
-			Printf(w, "        %-16s → %s\n", "", f.Remedy)
-		}
+	return out
+}
+
+func (o *findingWriter) write(f Finding) {
+	o.count++
+	o.unwell = o.unwell || !f.OK
+	if o.json != nil {
+		o.err = cmp.Or(o.err, o.json.write(f))
+		return
 	}
-	return nil
+	mark := "ok"
+	switch {
+	case f.Repaired:
+		mark = "repair"
+	case !f.OK:
+		mark = "FAIL"
+	case f.Warning:
+		mark = "warn"
+	}
+	Printf(o.w, "%-6s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
+	if f.Remedy != "" {
+		Printf(o.w, "        %-16s → %s\n", "", f.Remedy)
+	}
+}
+
+func (o *findingWriter) close() error {
+	if o.json == nil {
+		return nil
+	}
+	return cmp.Or(o.err, o.json.close())
 }

@@ -11,69 +11,88 @@ import (
 	"github.com/stoahq/stoa/internal/provisioning"
 )
 
-// fleet finds inconsistencies of the stores and repairs those that the flags select. The
-// schema must be current.
-func (cmd doctorCmd) fleet(ctx context.Context, e *Env) ([]Finding, error) {
+// fleet writes the inconsistencies of the stores, and repairs those that the flags select.
+// The schema must be current.
+func (cmd doctorCmd) fleet(ctx context.Context, e *Env, out *findingWriter) error {
 	a, err := e.openApp(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer a.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the findings are printed anyway
-	found, err := a.Provisioning.Inconsistencies(ctx)
-	if err != nil {
-		return nil, err
+	if err := cmd.checkDrops(ctx, a); err != nil {
+		return err
 	}
-	for _, name := range cmd.Drop {
-		if !slices.ContainsFunc(found, func(a provisioning.Inconsistency) bool {
-			return a.Kind == provisioning.OrphanDatabase && a.Name == name
-		}) {
-			return nil, fmt.Errorf("--drop %s: there is no orphan database of that name; nothing was repaired", name)
+	before := out.count
+	for found, err := range a.Provisioning.Inconsistencies(ctx) {
+		if err != nil {
+			return err
 		}
+		out.write(cmd.repair(ctx, found))
 	}
-	var out []Finding
-	for _, anomaly := range found {
-		out = append(out, cmd.repair(ctx, anomaly))
+	if err := cmd.exposed(ctx, a, out); err != nil {
+		return err
 	}
-	open, err := cmd.exposed(ctx, a)
-	if out = append(out, open...); len(out) == 0 && err == nil {
-		out = []Finding{{Check: "fleet", OK: true, Detail: "nothing is out of place"}}
+	if out.count == before {
+		out.write(Finding{Check: "fleet", OK: true, Detail: "nothing is out of place"})
 	}
-	return out, err
+	return nil
 }
 
-// exposed finds the stores whose tables the HTTP API of a Supabase project can reach, and
+// checkDrops checks that the databases to be dropped are orphans, before anything is repaired.
+func (cmd doctorCmd) checkDrops(ctx context.Context, a *app.App) error {
+	if len(cmd.Drop) == 0 {
+		return nil
+	}
+	missing := slices.Clone(cmd.Drop)
+	for found, err := range a.Provisioning.Inconsistencies(ctx) {
+		if err != nil {
+			return err
+		}
+		if found.Kind == provisioning.OrphanDatabase {
+			missing = slices.DeleteFunc(missing, func(name string) bool { return name == found.Name })
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("--drop %s: there is no orphan database of that name; nothing was repaired", missing[0])
+	}
+	return nil
+}
+
+// exposed writes the stores whose tables the HTTP API of a Supabase project can reach, and
 // revokes those privileges with Repair. It only counts stores whose database cannot be
 // checked; their health check reports why.
-func (cmd doctorCmd) exposed(ctx context.Context, a *app.App) (out []Finding, err error) {
-	var open []fleet.Exposure
+func (cmd doctorCmd) exposed(ctx context.Context, a *app.App, out *findingWriter) error {
 	unknown := 0
-	err = a.Fleet.Exposed(ctx, 8, func(x fleet.Exposure) {
+	err := a.Fleet.Exposed(ctx, 8, func(x fleet.Exposure) {
 		switch x.Code {
 		case "":
 		case stoa.DatabaseExposed:
-			open = append(open, x)
+			out.write(cmd.closeExposed(ctx, a, x))
 		default:
 			unknown++
 		}
 	})
-	for _, x := range open {
-		f := Finding{
-			Check: string(x.Code), Store: x.Store.ID.String(), Name: x.Store.Slug, Detail: x.Store.Slug + ": " + x.Message,
-			Remedy: "--repair revokes these rights; the store is served meanwhile",
-		}
-		if cmd.Repair {
-			if err := a.Fleet.CloseExposed(ctx, x.Store.ID); err != nil {
-				f.Detail += fmt.Sprintf(" (could not be repaired: %v)", err)
-			} else {
-				f.Repaired, f.Remedy = true, ""
-			}
-		}
-		out = append(out, f)
-	}
 	if unknown > 0 {
-		out = append(out, Finding{Check: "database exposure", OK: true, Detail: fmt.Sprintf("%d stores' databases could not be looked at", unknown)})
+		out.write(Finding{Check: "database exposure", OK: true, Detail: fmt.Sprintf("%d stores' databases could not be looked at", unknown)})
 	}
-	return out, err
+	return err
+}
+
+// closeExposed revokes the privileges with Repair, and describes the store.
+func (cmd doctorCmd) closeExposed(ctx context.Context, a *app.App, x fleet.Exposure) Finding {
+	f := Finding{
+		Check: string(x.Code), Store: x.Store.ID.String(), Name: x.Store.Slug, Detail: x.Store.Slug + ": " + x.Message,
+		Remedy: "--repair revokes these rights; the store is served meanwhile",
+	}
+	if !cmd.Repair {
+		return f
+	}
+	if err := a.Fleet.CloseExposed(ctx, x.Store.ID); err != nil {
+		f.Detail += fmt.Sprintf(" (could not be repaired: %v)", err)
+	} else {
+		f.Repaired, f.Remedy = true, ""
+	}
+	return f
 }
 
 // repair repairs one inconsistency with Repair. It drops a database only if Drop names

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -41,10 +42,20 @@ type Exposure struct {
 // Exposed checks all stores that an HTTP API might reach and passes each result to
 // report, one call at a time. It changes nothing.
 func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Exposure)) error {
-	list, err := s.list(ctx, selectStores+reachable+` ORDER BY s.id`)
-	if err != nil {
-		return err
+	for after := (stoa.StoreID{}); ; {
+		list, err := s.list(ctx, selectStores+reachable+` AND s.id > $1 ORDER BY s.id LIMIT $2`, after, page.Part)
+		if err != nil {
+			return err
+		}
+		s.checkExposed(ctx, list, concurrency, report)
+		if len(list) < page.Part || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		after = list[len(list)-1].ID
 	}
+}
+
+func (s *Service) checkExposed(ctx context.Context, list []Store, concurrency int, report func(Exposure)) {
 	var mu sync.Mutex
 	s.each(ctx, list, concurrency, func(st Store) {
 		x := Exposure{Store: st}
@@ -63,7 +74,6 @@ func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Expo
 		defer mu.Unlock()
 		report(x)
 	})
-	return ctx.Err()
 }
 
 // CloseExposed revokes all permissions on a store's tables from the roles of an HTTP API,

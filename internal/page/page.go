@@ -8,6 +8,7 @@ package page
 
 import (
 	"encoding/base64"
+	"iter"
 	"math"
 	"strconv"
 
@@ -114,6 +115,35 @@ func Cut[Row any](rows []Row, limit int, cursor func(Row) string) (page []Row, n
 	}
 	text := cursor(rows[limit-1])
 	return rows[:limit], &text
+}
+
+// Part is how many rows All asks for at a time.
+const Part = 500
+
+// All yields every row of a list in the order of their ids. It holds Part of them in memory:
+// read returns the next ones, those after an id, and fewer than Part at the end. An error ends
+// the sequence.
+func All[ID ~[16]byte, Row any](idOf func(Row) ID, read func(after ID) ([]Row, error)) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		var after ID
+		for {
+			rows, err := read(after)
+			if err != nil {
+				var none Row
+				yield(none, err)
+				return
+			}
+			for _, row := range rows {
+				if !yield(row, nil) {
+					return
+				}
+				after = idOf(row)
+			}
+			if len(rows) < Part {
+				return
+			}
+		}
+	}
 }
 
 // size returns the number of rows of a page, which is valid if no fault is added.

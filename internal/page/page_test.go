@@ -1,6 +1,8 @@
 package page_test
 
 import (
+	"bytes"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/page"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPagesCoverTheList reads a list page by page, for each form of cursor. It checks that
@@ -107,3 +110,44 @@ func faultsOf[K any](by func(int, string, *stoa.Invalid) page.Bounds[K]) func(in
 		return faults.Err()
 	}
 }
+
+// TestAll reads lists of all lengths in parts: every row comes once, an error ends the list,
+// and nothing is read after the last row that is asked for.
+func TestAll(t *testing.T) {
+	t.Parallel()
+	ids := make([]stoa.StoreID, 2*page.Part+1)
+	for i := range ids {
+		ids[i] = stoa.NewID[stoa.StoreID]()
+	}
+	slices.SortFunc(ids, compareIDs)
+	self := func(id stoa.StoreID) stoa.StoreID { return id }
+	for _, n := range []int{0, 1, page.Part - 1, page.Part, page.Part + 1, 2 * page.Part, 2*page.Part + 1} {
+		reads := 0
+		got, err := testkit.Collect(page.All(self, func(after stoa.StoreID) ([]stoa.StoreID, error) {
+			reads++
+			rest := ids[:n]
+			for len(rest) > 0 && compareIDs(rest[0], after) <= 0 {
+				rest = rest[1:]
+			}
+			return rest[:min(len(rest), page.Part)], nil
+		}))
+		if err != nil || !slices.Equal(got, ids[:n]) || reads != n/page.Part+1 {
+			t.Errorf("of %d rows: %d in %d readings, %v", n, len(got), reads, err)
+		}
+	}
+	fails := errors.New("away")
+	list := page.All(self, func(after stoa.StoreID) ([]stoa.StoreID, error) {
+		if after.IsZero() {
+			return ids[:page.Part], nil
+		}
+		return nil, fails
+	})
+	if got, err := testkit.Collect(list); len(got) != page.Part || !errors.Is(err, fails) {
+		t.Errorf("%d rows, %v", len(got), err)
+	}
+	for range list {
+		break // the error of the second part is not met
+	}
+}
+
+func compareIDs(a, b stoa.StoreID) int { return bytes.Compare(a[:], b[:]) }

@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/testkit"
@@ -18,7 +20,7 @@ import (
 
 func (b fixture) inconsistencies(t *testing.T) []Inconsistency {
 	t.Helper()
-	found, err := b.Inconsistencies(t.Context())
+	found, err := testkit.Collect(b.Inconsistencies(t.Context()))
 	testkit.Must(t, err)
 	return found
 }
@@ -159,6 +161,31 @@ func TestStrayFile(t *testing.T) {
 		}
 		if stoa.CodeOf(found[0].Repair(t.Context())) != "" {
 			t.Error("to drop it twice is an error")
+		}
+	})
+}
+
+// TestManyInconsistencies checks that of more inconsistencies than are read at a time each
+// is found once.
+func TestManyInconsistencies(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		_, s := b.store(t)
+		const stuck = page.Part + 3
+		for i := range stuck {
+			b.exec(t, `INSERT INTO stores (id, created_by, name, slug, status, created_at, updated_at)
+				SELECT $2, created_by, name, $3, 'provisioning', created_at, $4 FROM stores WHERE id = $1`,
+				s.ID, stoa.NewID[stoa.StoreID](), fmt.Sprintf("stuck-%d", i), time.Now().UTC().Add(-time.Hour))
+		}
+		names := map[string]bool{}
+		for _, found := range b.inconsistencies(t) {
+			if found.Kind == StuckStore {
+				names[found.Name] = true
+			}
+		}
+		if found := b.inconsistencies(t); len(names) != stuck || len(found) != stuck {
+			t.Errorf("%d stores in %d findings, want %d", len(names), len(found), stuck)
 		}
 	})
 }

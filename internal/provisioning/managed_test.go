@@ -83,7 +83,7 @@ func (b fixture) dropManaged(t *testing.T) {
 		_, err := tx.Exec(ctx, `DELETE FROM store_databases`)
 		return err
 	}))
-	orphans, err := b.tenants.Orphans(ctx)
+	orphans, err := testkit.Collect(b.tenants.Orphans(ctx))
 	testkit.Must(t, err)
 	for _, s := range orphans {
 		testkit.Must(t, b.tenants.DropOrphan(ctx, s))
@@ -134,7 +134,7 @@ func TestManagedLife(t *testing.T) {
 		if n := b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`); n != 0 {
 			t.Error("the registry still has the database")
 		}
-		if orphans, err := b.tenants.Orphans(t.Context()); err != nil || len(orphans) > 0 {
+		if orphans, err := testkit.Collect(b.tenants.Orphans(t.Context())); err != nil || len(orphans) > 0 {
 			t.Errorf("left on the server: %v, %v", orphans, err)
 		}
 	})
@@ -161,7 +161,7 @@ func TestManagedConnectDies(t *testing.T) {
 		// after the creation and before the record.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
 		testkit.Must(t, err)
-		if orphans, err := b.tenants.Orphans(t.Context()); err != nil || len(orphans) > 0 || c.Password.IsZero() {
+		if orphans, err := testkit.Collect(b.tenants.Orphans(t.Context())); err != nil || len(orphans) > 0 || c.Password.IsZero() {
 			t.Fatalf("before the run: %v, %v", orphans, err)
 		}
 		w := b.begin(t, run)

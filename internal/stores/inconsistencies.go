@@ -2,12 +2,14 @@ package stores
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
 )
 
 // InconsistencyKind is a kind of inconsistency in the registry.
@@ -33,7 +35,7 @@ type Inconsistency struct {
 const overdueAfter = 10 * time.Minute
 
 // inconsistencyQueries find the inconsistencies. $1 is the time before which a
-// deletion is overdue.
+// deletion is overdue. Conditions may follow.
 var inconsistencyQueries = []struct {
 	kind  InconsistencyKind
 	query string
@@ -43,24 +45,31 @@ var inconsistencyQueries = []struct {
 	{DeletionOverdue, `SELECT s.id AS store_id, s.slug, coalesce(s.status_before, '') AS detail FROM stores s WHERE s.status = 'deleting' AND s.delete_after < $1`},
 	{DeletedWithDatabase, `SELECT s.id AS store_id, s.slug, coalesce(d.last_error, '') AS detail FROM stores s
 		JOIN store_databases d ON d.store_id = s.id WHERE s.status = 'deleted' AND d.updated_at < $1`},
-	{HostnameOfDeleted, `SELECT s.id AS store_id, s.slug, h.hostname AS detail FROM stores s
-		JOIN store_hostnames h ON h.store_id = s.id WHERE s.status = 'deleted' AND h.created_at < $1`},
+	{HostnameOfDeleted, `SELECT s.id AS store_id, s.slug, (SELECT min(h.hostname) FROM store_hostnames h WHERE h.store_id = s.id) AS detail FROM stores s
+		WHERE s.status = 'deleted' AND EXISTS (SELECT 1 FROM store_hostnames h WHERE h.store_id = s.id AND h.created_at < $1)`},
 }
 
-// FindInconsistencies returns the inconsistencies in the registry. It checks no
-// permissions: it is for the operator.
-func (r *Registry) FindInconsistencies(ctx context.Context) (found []Inconsistency, err error) {
-	for _, kind := range inconsistencyQueries {
-		var list []Inconsistency
-		if err := r.db.Select(ctx, &list, kind.query+` ORDER BY s.id`, r.db.Now().Add(-overdueAfter)); err != nil {
-			return nil, err
-		}
-		for _, i := range list {
-			i.Kind = kind.kind
-			found = append(found, i)
+// Inconsistencies yields the inconsistencies in the registry, one kind after the other. An
+// error ends the sequence. It checks no permissions: it is for the operator.
+func (r *Registry) Inconsistencies(ctx context.Context) iter.Seq2[Inconsistency, error] {
+	return func(yield func(Inconsistency, error) bool) {
+		for _, kind := range inconsistencyQueries {
+			for i, err := range r.inconsistenciesOf(ctx, kind.query) {
+				i.Kind = kind.kind
+				if !yield(i, err) || err != nil {
+					return
+				}
+			}
 		}
 	}
-	return found, nil
+}
+
+func (r *Registry) inconsistenciesOf(ctx context.Context, query string) iter.Seq2[Inconsistency, error] {
+	before := r.db.Now().Add(-overdueAfter)
+	return page.All(func(i Inconsistency) stoa.StoreID { return i.StoreID }, func(after stoa.StoreID) (list []Inconsistency, err error) {
+		err = r.db.Select(ctx, &list, query+` AND s.id > $2 ORDER BY s.id LIMIT $3`, before, after, page.Part)
+		return list, err
+	})
 }
 
 // Repair repairs an inconsistency, unless it no longer exists.

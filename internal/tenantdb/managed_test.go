@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // hosting is an installation with a database server of the operator, whose
@@ -137,7 +138,7 @@ func (h hosting) enter(t *testing.T, c credential.Credentials) error {
 
 func (h hosting) names(t *testing.T) string {
 	t.Helper()
-	orphans, err := h.Orphans(t.Context())
+	orphans, err := testkit.Collect(h.Orphans(t.Context()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +287,7 @@ func TestManagedOrphans(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		orphans, err := h.Orphans(t.Context())
+		orphans, err := testkit.Collect(h.Orphans(t.Context()))
 		if err != nil || len(orphans) != 2 || orphans[0].Name != embedded.String() || orphans[1].Name != c.Database {
 			t.Fatalf("orphans %+v, %v", orphans, err)
 		}

@@ -2,15 +2,18 @@ package tenantdb
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -21,32 +24,89 @@ type Orphan struct {
 	Place  string                // the server or the file, for display
 }
 
-// Orphans returns the managed databases of this installation, on the operator's server
-// and in the data directory, that have no record. It changes nothing.
-func (m *Manager) Orphans(ctx context.Context) ([]Orphan, error) {
-	// Credentials are stored before a database is created. Reading the records
-	// last therefore excludes new databases.
-	found, err := m.orphanFiles()
+// comparedAtOnce is how many databases are compared with the records at a time.
+const comparedAtOnce = 5000
+
+// Orphans yields the managed databases of this installation, in the data directory and on
+// the operator's server, that have no record. An error ends the sequence. It changes
+// nothing. In memory it holds comparedAtOnce files and one more folder's of the data
+// directory, and the names of all databases on the server.
+func (m *Manager) Orphans(ctx context.Context) iter.Seq2[Orphan, error] {
+	return func(yield func(Orphan, error) bool) {
+		folders, err := filepath.Glob(filepath.Join(globEscape(m.opts.DataDir), "stores", "??"))
+		var found []Orphan
+		for i, folder := range folders {
+			var files []Orphan
+			if files, err = embeddedFilesIn(folder); err != nil {
+				break
+			}
+			found = append(found, files...)
+			if len(found) < comparedAtOnce && i < len(folders)-1 {
+				continue
+			}
+			if !m.yieldOrphans(ctx, found, yield) {
+				return
+			}
+			found = nil
+		}
+		if err == nil && m.opts.Managed != nil {
+			if found, err = m.made(ctx); err != nil {
+				err = fmt.Errorf("%s: %w", m.opts.Managed, err)
+			}
+		}
+		if err != nil {
+			yield(Orphan{}, err)
+			return
+		}
+		for part := range slices.Chunk(found, comparedAtOnce) {
+			if !m.yieldOrphans(ctx, part, yield) {
+				return
+			}
+		}
+	}
+}
+
+// yieldOrphans yields those of the databases that have no record, and reports whether to go
+// on. Credentials are stored before a database is created: reading the records after the
+// databases were found excludes new ones.
+func (m *Manager) yieldOrphans(ctx context.Context, found []Orphan, yield func(Orphan, error) bool) bool {
+	recorded, err := m.recorded(ctx, found)
+	if err != nil {
+		yield(Orphan{}, err)
+		return false
+	}
+	for _, o := range found {
+		if !recorded[o.Name] && !yield(o, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// recorded returns which of the databases belong to a store, or to a move that has not
+// ended.
+func (m *Manager) recorded(ctx context.Context, databases []Orphan) (map[string]bool, error) {
+	all := make([]string, len(databases))
+	for i, o := range databases {
+		all[i] = o.Name
+	}
+	list, err := json.Marshal(all)
 	if err != nil {
 		return nil, err
 	}
-	if m.opts.Managed != nil {
-		made, err := m.made(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m.opts.Managed, err)
-		}
-		found = append(found, made...)
+	in := ` IN (SELECT value FROM json_each($1))`
+	if m.master.Engine == masterdb.Postgres {
+		in = ` IN (SELECT json_array_elements_text(CAST($1 AS json)))`
 	}
-	var known []string
-	if err := m.master.Select(ctx, &known, `SELECT database_name FROM store_databases WHERE kind = 'managed'
-		UNION SELECT source_name FROM store_moves WHERE finished_at IS NULL UNION SELECT target_name FROM store_moves WHERE finished_at IS NULL`); err != nil {
-		return nil, err
+	var names []string
+	err = m.master.Select(ctx, &names, `SELECT database_name FROM store_databases WHERE kind = 'managed' AND database_name`+in+`
+		UNION SELECT source_name FROM store_moves WHERE finished_at IS NULL AND source_name`+in+`
+		UNION SELECT target_name FROM store_moves WHERE finished_at IS NULL AND target_name`+in, string(list))
+	recorded := make(map[string]bool, len(names))
+	for _, name := range names {
+		recorded[name] = true
 	}
-	slices.Sort(known)
-	return slices.DeleteFunc(found, func(s Orphan) bool {
-		_, ok := slices.BinarySearch(known, s.Name)
-		return ok
-	}), nil
+	return recorded, err
 }
 
 // made returns the databases and roles of this installation on the operator's server.
@@ -68,10 +128,10 @@ func (m *Manager) made(ctx context.Context) (found []Orphan, err error) {
 	return found, err
 }
 
-// orphanFiles returns the embedded databases in the data directory, including those of
-// which only the write-ahead log is left.
-func (m *Manager) orphanFiles() (found []Orphan, err error) {
-	paths, err := filepath.Glob(filepath.Join(globEscape(m.opts.DataDir), "stores", "??", "*.db*"))
+// embeddedFilesIn returns the embedded databases in a folder, including those of which only
+// the write-ahead log is left.
+func embeddedFilesIn(folder string) (found []Orphan, err error) {
+	paths, err := filepath.Glob(filepath.Join(globEscape(folder), "*.db*"))
 	for _, path := range paths {
 		name, _, _ := strings.Cut(filepath.Base(path), ".")
 		id, err := stoa.ParseID[stoa.StoreID](name)

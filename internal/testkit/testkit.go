@@ -2,6 +2,7 @@
 package testkit
 
 import (
+	"iter"
 	"os"
 	"testing"
 )
@@ -26,4 +27,15 @@ func Must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Collect returns the values of a sequence and the error that ended it, if one did.
+func Collect[T any](rows iter.Seq2[T, error]) (list []T, err error) {
+	for row, err := range rows {
+		if err != nil {
+			return list, err
+		}
+		list = append(list, row)
+	}
+	return list, nil
 }
