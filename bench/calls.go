@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -57,28 +58,33 @@ func (cmd callsCmd) Run(ctx context.Context) (err error) {
 	defer bare.stop()
 	read := target{Host: "localhost", Path: balancePath + "?storeId=" + f.shops[0].id, Marker: `"balance":`}
 	spend := target{Host: "localhost", Path: "/api/credits/spend?storeId=" + f.shops[0].id, Body: `{"amount":"1"}`, Marker: `"transaction"`}
-	sides := []side{
+	reads := []side{
 		cmd.side(sideBalanceBare, "balance, bare", bareAddress, read, nil),
 		cmd.side(sideBalance, "balance", f.address, read, tokens),
-		cmd.side(sideSpends, "spends", f.address, spend, tokens),
 	}
+	spends := []side{cmd.side(sideSpends, "spends", f.address, spend, tokens)}
 	if cmd.Base != "" {
 		base, err := beside(ctx, f.platform, "base", cmd.Base, nil)
 		if err != nil {
 			return err
 		}
 		defer base.process.stop()
-		sides = append(sides, cmd.side(sideBalanceBase, "balance, earlier binary", base.address, read, tokens),
-			cmd.side(sideSpendsBase, "spends, earlier binary", base.address, spend, tokens))
+		reads = append(reads, cmd.side(sideBalanceBase, "balance, earlier binary", base.address, read, tokens))
+		spends = append(spends, cmd.side(sideSpendsBase, "spends, earlier binary", base.address, spend, tokens))
 	}
-	if err := warmUp(ctx, sides); err != nil {
-		return err
+	// All reads come first: what follows spends would run beside the reads after them.
+	var rounds []round
+	for _, sides := range [][]side{reads, spends} {
+		if err := warmUp(ctx, sides); err != nil {
+			return err
+		}
+		more, err := takeTurns(ctx, cmd.Rounds, sides, runSide)
+		if err != nil {
+			return err
+		}
+		rounds = join(rounds, more)
 	}
-	rounds, err := takeTurns(ctx, cmd.Rounds, sides, runSide)
-	if err != nil {
-		return err
-	}
-	r := newReport("calls", sides, rounds)
+	r := newReport("calls", append(reads, spends...), rounds)
 	r.About = fmt.Sprintf("one store, %d sessions, %d connections of load, %d rounds of %gs, medians", cmd.Sessions, cmd.Callers, cmd.Rounds, cmd.Duration.Seconds())
 	r.atLeast("balance, of a bare handler with one query", r.throughput(sideBalance, sideBalanceBare), balanceTarget)
 	if cmd.Base != "" {
@@ -86,6 +92,17 @@ func (cmd callsCmd) Run(ctx context.Context) (err error) {
 		r.atLeast("spends, of the earlier binary", r.throughput(sideSpends, sideSpendsBase), spendsTarget)
 	}
 	return r.finish(cmd.JSON)
+}
+
+// join adds the sides of more rounds to rounds.
+func join(rounds, more []round) []round {
+	if rounds == nil {
+		return more
+	}
+	for i := range rounds {
+		maps.Copy(rounds[i], more[i])
+	}
+	return rounds
 }
 
 // signIn returns the access tokens of several sessions of the fleet's owner.
