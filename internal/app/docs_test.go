@@ -218,7 +218,7 @@ func installCommands(t *testing.T, bin string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stoaScript := fmt.Sprintf("#!/bin/sh\nexec '%s' -test.run='^TestDocumentedCommandProcess$' -- \"$@\"\n", self)
+	stoaScript := fmt.Sprintf("#!/bin/sh\nexec '%s' -test.run='%s' -- \"$@\"\n", self, onlyDocumentedCommandProcess)
 	goScript := "#!/bin/sh\n[ \"$1 $2\" = 'run ./cmd/stoa' ] || { echo \"go $*: not known here\" >&2; exit 1; }\nshift 2\nexec stoa \"$@\"\n"
 	for name, text := range map[string]string{"stoa": stoaScript, "go": goScript} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o700); err != nil {

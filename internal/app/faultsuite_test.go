@@ -272,7 +272,7 @@ func (f *faultSuite) command(t *testing.T) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return exec.Command(self, "-test.run=^TestCommandProcess$")
+	return exec.Command(self, "-test.run="+onlyCommandProcess)
 }
 
 // end stops the process at the end of the suite.

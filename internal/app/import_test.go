@@ -488,7 +488,7 @@ func (i importing) kill(file, rows string, more int) {
 	self, err := os.Executable()
 	testkit.Must(i.t, err)
 	enough := i.count(rows) + more
-	cmd := exec.CommandContext(i.t.Context(), self, "-test.run=^TestCommandProcess$")
+	cmd := exec.CommandContext(i.t.Context(), self, "-test.run="+onlyCommandProcess)
 	cmd.Env = append(os.Environ(), commandProcess+"=stores import "+file, "STOA_DATA_DIR="+i.cfg.DataDir, "MASTER_DB_URL="+i.cfg.MasterDBURL.Reveal(),
 		"STOA_PROVISIONING_CLAIM=5s")
 	stdin, err := cmd.StdinPipe()

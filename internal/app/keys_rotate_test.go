@@ -305,7 +305,7 @@ func TestRotationSurvivesKills(t *testing.T) {
 		if err != nil {
 			o.t.Fatal(err)
 		}
-		p := exec.Command(self, "-test.run=^TestCommandProcess$")
+		p := exec.Command(self, "-test.run="+onlyCommandProcess)
 		p.Env = append(os.Environ(), commandProcess+"=keys rotate", "STOA_DATA_DIR="+o.cfg.DataDir, "MASTER_DB_URL="+o.cfg.MasterDBURL.Reveal(),
 			"ENCRYPTION_KEY="+o.cfg.EncryptionKey.Reveal(), "JWT_SECRET="+jwt.Reveal())
 		stdin, err := p.StdinPipe()

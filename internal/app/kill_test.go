@@ -65,7 +65,7 @@ func startProcess(t *testing.T, cfg *config.Config, more ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(self, "-test.run=^TestCommandProcess$"), log: &bytes.Buffer{}}
+	p := &process{cmd: exec.Command(self, "-test.run="+onlyCommandProcess), log: &bytes.Buffer{}}
 	p.cmd.Env = append(os.Environ(), commandProcess+"=serve", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
 		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
 	p.cmd.Env = append(p.cmd.Env, "STOA_QUOTA_STORES_UNVERIFIED=0", "STOA_QUOTA_STORES=0", "STOA_QUOTA_STORES_PER_HOUR=0",

@@ -64,7 +64,7 @@ func leakRow(operation string, statuses []string) string {
 // The test prints the missing line; add it if it is correct.
 func TestWhoMayDoWhat(t *testing.T) {
 	t.Parallel()
-	onEachMaster(t, func(t *testing.T, s *server) {
+	onMasters(t, shortOn(masterdb.SQLite), func(t *testing.T, s *server) {
 		table := expectations(t)
 		w := newLeakWorld(t, s)
 		for _, op := range operations(t, s) {

@@ -134,7 +134,7 @@ func killRestore(t *testing.T, cfg *config.Config, line string, after time.Durat
 	t.Helper()
 	self, err := os.Executable()
 	testkit.Must(t, err)
-	cmd := exec.Command(self, "-test.run=^TestCommandProcess$")
+	cmd := exec.Command(self, "-test.run="+onlyCommandProcess)
 	cmd.Env = append(os.Environ(), commandProcess+"="+line, "STOA_DATA_DIR="+cfg.DataDir, "MASTER_DB_URL="+cfg.MasterDBURL.Reveal())
 	stdin, err := cmd.StdinPipe()
 	testkit.Must(t, err)

@@ -91,7 +91,21 @@ func startServer(t testing.TB, cfg *config.Config) *server {
 // onEachMaster runs test with a server on every available master engine.
 func onEachMaster(t *testing.T, test func(t *testing.T, s *server), settings ...func(*config.Config)) {
 	t.Helper()
-	for _, engine := range masterdbtest.Engines() {
+	onMasters(t, masterdbtest.Engines(), test, settings...)
+}
+
+// shortOn returns all engines, or in the short form the one: of a test that repeats one thing
+// so often that both take minutes.
+func shortOn(engine masterdb.Engine) []masterdb.Engine {
+	if testing.Short() {
+		return []masterdb.Engine{engine}
+	}
+	return masterdbtest.Engines()
+}
+
+func onMasters(t *testing.T, engines []masterdb.Engine, test func(t *testing.T, s *server), settings ...func(*config.Config)) {
+	t.Helper()
+	for _, engine := range engines {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t, engine)
