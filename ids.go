@@ -75,6 +75,9 @@ func ParseID[T ~[16]byte](s string) (T, error) {
 
 func (id ID[K]) String() string { return uuid.UUID(id).String() }
 
+// UUID returns the id without its kind.
+func (id ID[K]) UUID() [16]byte { return id }
+
 // IsZero reports whether the id was never set.
 func (id ID[K]) IsZero() bool { return id == ID[K]{} }
 

@@ -115,6 +115,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
 			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
+		registerIDs(c.TypeMap())
 		return nil
 	}
 	cfg.ShouldPing = shouldPing
