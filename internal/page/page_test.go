@@ -145,7 +145,10 @@ func TestAll(t *testing.T) {
 	if got, err := testkit.Collect(list); len(got) != page.Part || !errors.Is(err, fails) {
 		t.Errorf("%d rows, %v", len(got), err)
 	}
-	for range list {
+	for _, err := range list {
+		if err != nil {
+			t.Error(err)
+		}
 		break // the error of the second part is not met
 	}
 }
