@@ -110,7 +110,7 @@ func TestStopWithHangingCollector(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, _ := register(t, s, "owner@example.com")
-	for range 1000 { // with a span of each statement, more than the queue holds
+	for range 1000 { // of eight spans each: more than the queue holds, which is 2,048
 		c.call("GET", "/api/auth/me", nil).want(http.StatusOK)
 	}
 	begun := time.Now()

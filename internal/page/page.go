@@ -1,7 +1,8 @@
 // Package page implements keyset paging: the size of a page, cursors, and whether another
 // page follows. A list runs from the newest row to the oldest. Its query selects the rows
 // whose key is less than Bounds.Before, sorted by the key in descending order, with the
-// limit Bounds.Rows. Cut makes the page from these rows.
+// limit Bounds.Rows. Cut makes the page from these rows. All reads a whole list in parts, from
+// the oldest row to the newest.
 //
 // A cursor is the key of the last row of a page. Callers pass it back unchanged.
 package page

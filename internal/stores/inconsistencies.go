@@ -35,7 +35,7 @@ type Inconsistency struct {
 const overdueAfter = 10 * time.Minute
 
 // inconsistencyQueries find the inconsistencies. $1 is the time before which a
-// deletion is overdue. Conditions may follow.
+// deletion is overdue. Each ends in its WHERE, so that a condition can be appended.
 var inconsistencyQueries = []struct {
 	kind  InconsistencyKind
 	query string
