@@ -169,7 +169,8 @@ var background = []string{
 const readsRun = "SELECT id, store_id, state, step, attempt"
 
 // waitedFor returns the round trips without those of the background, whose transactions are
-// told by one of their statements. A call that waits for a run reads it at the beginning and at
+// told by one of their statements, and without those that prepare a known statement on one more
+// connection: a pool grows when the machine is slow. A call that waits for a run reads it at the beginning and at
 // the end, and in between as often as it is woken or a second has passed: how often that
 // is depends on the machine, so only the first and the last reading count.
 func waitedFor(trips []masterdbtest.RoundTrip) (kept []masterdbtest.RoundTrip) {
@@ -200,7 +201,7 @@ func waitedFor(trips []masterdbtest.RoundTrip) (kept []masterdbtest.RoundTrip) {
 	}
 	read := false
 	for i, trip := range trips {
-		if dropped[members[i]] {
+		if dropped[members[i]] || trip.Warms {
 			continue
 		}
 		if isReading(trip) {

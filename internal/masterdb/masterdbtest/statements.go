@@ -22,7 +22,8 @@ type StatementCounter struct {
 	target string
 
 	mu          sync.Mutex
-	counts      map[string]int // by the text of the statement
+	counts      map[string]int          // by the text of the statement
+	preparedOn  map[string]map[int]bool // by the text of the statement, the connections that prepared it
 	roundTrips  []RoundTrip
 	connections int
 	err         error
@@ -32,6 +33,10 @@ type StatementCounter struct {
 type RoundTrip struct {
 	Connection int
 	Statements []string
+
+	// Warms is whether nothing was executed: the connection prepared, for the first time,
+	// what another connection had prepared before. A pool does that once per connection.
+	Warms bool
 }
 
 // RoundTrips returns the round trips since the last Reset, in their order.
@@ -47,7 +52,7 @@ func NewStatementCounter(t testing.TB, dsn string) (*StatementCounter, string) {
 	t.Helper()
 	u, err := url.Parse(dsn)
 	fatal(t, err)
-	c := &StatementCounter{target: u.Host, counts: map[string]int{}}
+	c := &StatementCounter{target: u.Host, counts: map[string]int{}, preparedOn: map[string]map[int]bool{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	fatal(t, err)
 	t.Cleanup(func() { _ = l.Close() })
@@ -114,7 +119,7 @@ func (c *StatementCounter) count(from io.Reader) {
 		return
 	}
 	connection := c.connect()
-	var together []string
+	var together, parsed []string
 	prepared, bound := map[string]string{}, map[string]string{}
 	for {
 		var kind [1]byte
@@ -131,10 +136,11 @@ func (c *StatementCounter) count(from io.Reader) {
 		case 'Q': // Query: text
 			text, _ := cutString(body)
 			c.add(text)
-			c.wait(connection, text)
+			c.wait(RoundTrip{connection, []string{text}, false})
 		case 'P': // Parse: statement, text
 			name, rest := cutString(body)
 			prepared[name], _ = cutString(rest)
+			parsed = append(parsed, prepared[name])
 		case 'B': // Bind: portal, statement
 			portal, rest := cutString(body)
 			name, _ := cutString(rest)
@@ -144,8 +150,9 @@ func (c *StatementCounter) count(from io.Reader) {
 			c.add(bound[portal])
 			together = append(together, bound[portal])
 		case 'S': // Sync: the client waits until the server is ready for the next query
-			c.wait(connection, together...)
-			together = nil
+			warms := c.prepare(connection, parsed) && len(together) == 0
+			c.wait(RoundTrip{connection, together, warms})
+			together, parsed = nil, nil
 		}
 	}
 }
@@ -185,10 +192,28 @@ func (c *StatementCounter) connect() int {
 	return c.connections
 }
 
-func (c *StatementCounter) wait(connection int, statements ...string) {
+// prepare notes the statements that a connection has prepared. It reports whether they are
+// new to this connection, but not to all.
+func (c *StatementCounter) prepare(connection int, statements []string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.roundTrips = append(c.roundTrips, RoundTrip{connection, statements})
+	warms := len(statements) > 0
+	for _, text := range statements {
+		on := c.preparedOn[text]
+		warms = warms && len(on) > 0 && !on[connection]
+		if on == nil {
+			on = map[int]bool{}
+			c.preparedOn[text] = on
+		}
+		on[connection] = true
+	}
+	return warms
+}
+
+func (c *StatementCounter) wait(trip RoundTrip) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roundTrips = append(c.roundTrips, trip)
 }
 
 func (c *StatementCounter) fail(err error) {
