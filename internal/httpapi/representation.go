@@ -45,7 +45,11 @@ func (w *responseWriter) writeWhole(body []byte) {
 	}
 	if !w.secret {
 		h.Add("Vary", "Accept-Encoding")
-		if coding := acceptedCoding(w.request.Header.Values("Accept-Encoding"), "zstd", "gzip"); coding != "" && len(body) >= minCompressed {
+		coding := ""
+		if len(body) >= minCompressed {
+			coding = acceptedCoding(w.request.Header.Values("Accept-Encoding"), "zstd", "gzip")
+		}
+		if coding != "" {
 			body = compress(coding, body)
 			h.Set("Content-Encoding", coding)
 			if tag != "" {

@@ -114,6 +114,40 @@ func TestContentIsNoFailure(t *testing.T) {
 	}
 }
 
+// TestColumnsMapToFields checks that columns are found by their names, whatever their order
+// and however often it changes, and that a column without a field is unusable content.
+func TestColumnsMapToFields(t *testing.T) {
+	t.Parallel()
+	type pair struct {
+		Name  string
+		Count int `db:"how_many"`
+	}
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			stores, _ := h.fleet(t, engine, 1)
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			for range 2 {
+				for _, query := range []string{`SELECT 'a' AS name, 2 AS how_many`, `SELECT 2 AS how_many, 'a' AS name`} {
+					var got pair
+					if err := l.Get(t.Context(), &got, query); err != nil || got != (pair{"a", 2}) {
+						t.Errorf("%s: %+v, %v", query, got, err)
+					}
+				}
+				for _, query := range []string{`SELECT 'a' AS name, 2 AS how_many, 3 AS another`, `SELECT 'a' AS nam, 2 AS how_many`, `SELECT 'a' AS name, 2`} {
+					err := l.Get(t.Context(), new(pair), query)
+					checkUnavailable(t, err)
+					if code := tenantdb.HealthCode(err); code != stoa.DatabaseContentInvalid {
+						t.Errorf("%s: the code is %s: %v", query, code, err)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestAnswersCountAsMemory checks that the received part of an answer counts
 // toward its store's share of memory while the rest is awaited, and that the
 // read rows count until the request ends. A store that has used up its share

@@ -37,11 +37,11 @@ func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID)
 		return Isolation{}, err
 	}
 	var at struct {
-		SessionUser string
+		SessionUser string `db:"session_user"`
 		Schema      string
-		MakesRoles  bool
-		HasMarker   bool
-		HasStores   bool
+		MakesRoles  bool `db:"makes_roles"`
+		HasMarker   bool `db:"has_marker"`
+		HasStores   bool `db:"has_stores"`
 	}
 	err = db.Get(ctx, &at, `WITH relation AS (SELECT relname FROM pg_catalog.pg_class
 			WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()))

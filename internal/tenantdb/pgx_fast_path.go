@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,8 +15,7 @@ import (
 // goroutine for each query and allocates each column. Storefronts use it for
 // their reads.
 func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
-	_, isTime := dst.(*time.Time) // scany would treat it as a struct with columns
-	if db.Engine != credential.PostgreSQL || isTime {
+	if db.Engine != credential.PostgreSQL {
 		return db.account.getRow(ctx, db.sqlx, dst, db.sqlx.Rebind(query), args)
 	}
 	return db.withPgx(ctx, func(c *pgx.Conn) error {

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
+	"sync"
 
-	"github.com/georgysavva/scany/v2/pgxscan"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jmoiron/sqlx"
+	"github.com/jmoiron/sqlx/reflectx"
 
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
@@ -83,15 +87,66 @@ func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string,
 		}
 		return ErrNotFound
 	}
-	if err := pgxscan.NewRowScanner(rows).Scan(dst); err != nil {
+	v := reflect.ValueOf(dst).Elem()
+	if err := scanPgx(rows, v); err != nil {
 		return scanFault(err)
 	}
 	rows.Close() // reads the rest of the answer
 	if err := rows.Err(); err != nil {
 		return readError{err}
 	}
-	return a.accept(ctx, reflect.ValueOf(dst).Elem())
+	return a.accept(ctx, v)
 }
+
+// pgxMapping says which fields of a struct type a query's columns belong to.
+type pgxMapping struct {
+	columns []string
+	fields  [][]int // as reflect.Value.FieldByIndex has them
+}
+
+// pgxMappings caches the last mapping of each struct type, by reflect.Type. Queries for a
+// type have the same columns, unless a database answers with others.
+var pgxMappings sync.Map
+
+// scanPgx scans the current row into v. It maps columns to fields as sqlx does for the
+// other engines.
+func scanPgx(rows pgx.Rows, v reflect.Value) error {
+	if !isRow(v.Type()) {
+		return rows.Scan(v.Addr().Interface())
+	}
+	fields, err := fieldsOf(v.Type(), rows.FieldDescriptions())
+	if err != nil {
+		return err
+	}
+	dst := make([]any, len(fields))
+	for i, field := range fields {
+		dst[i] = v.FieldByIndex(field).Addr().Interface()
+	}
+	return rows.Scan(dst...)
+}
+
+// fieldsOf returns the field of each column, or an error for a column that has none.
+func fieldsOf(t reflect.Type, columns []pgconn.FieldDescription) ([][]int, error) {
+	known, _ := pgxMappings.Load(t)
+	if m, ok := known.(*pgxMapping); ok && slices.EqualFunc(m.columns, columns, func(name string, c pgconn.FieldDescription) bool { return name == c.Name }) {
+		return m.fields, nil
+	}
+	m := &pgxMapping{columns: make([]string, len(columns))}
+	for i, c := range columns {
+		m.columns[i] = c.Name
+	}
+	m.fields = rowMapper.TraversalsByName(t, m.columns)
+	for i, field := range m.fields {
+		if len(field) == 0 {
+			return nil, fmt.Errorf("a column %q was not asked for", clip(m.columns[i]))
+		}
+	}
+	pgxMappings.Store(t, m)
+	return m.fields, nil
+}
+
+// rowMapper has the rules of sqlx.
+var rowMapper = reflectx.NewMapperFunc("db", strings.ToLower)
 
 // selectRows reads all rows into dst, a pointer to a slice. It does not ask the database
 // while the account has no room for what the last answer to the query needed.
