@@ -17,6 +17,7 @@ type cli struct {
 	Uniform uniformCmd `cmd:"" help:"A thousand stores, all as busy, over fifty connections."`
 	Fleet   fleetCmd   `cmd:"" help:"Zipf and uniform over the same stores, which take longest to make."`
 
+	Pooler    poolerCmd    `cmd:"" help:"A hundred stores, or more, beside a bare handler that reaches them through PgBouncer."`
 	Embedded  embeddedCmd  `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
 	Victim    victimCmd    `cmd:"" help:"What the other stores notice when the database of one hangs."`
 	Attacks   attacksCmd   `cmd:"" help:"What other stores notice, and how far memory grows, while owners and shoppers attack the platform."`
@@ -25,6 +26,7 @@ type cli struct {
 	Webhooks  webhooksCmd  `cmd:"" help:"How long an event takes from its commit to its endpoint, and what a dead endpoint costs the others."`
 	Operator  operatorCmd  `cmd:"" help:"The operator's list of stores in the console, over a hundred and ten thousand stores."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
+	Ledger    ledgerCmd    `cmd:"" help:"A ledger of ten million transactions: a balance, a page of it, and its verification."`
 	Calls     callsCmd     `cmd:"" help:"Calls of signed-in users: a balance beside a bare handler with one query, and spends."`
 	Tracing   tracingCmd   `cmd:"" help:"What traces cost: off, one in a hundred recorded, and all."`
 	Archive   archiveCmd   `cmd:"" help:"Archives of a store, written and loaded, beside the engines' own dump tools."`

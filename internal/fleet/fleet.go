@@ -122,6 +122,12 @@ func (s *Service) count(ctx context.Context, condition string, args ...any) (n i
 	return n, err
 }
 
+// exists reports whether there is a store that count would count.
+func (s *Service) exists(ctx context.Context, condition string, args ...any) (found bool, err error) {
+	err = s.db.Get(ctx, &found, `SELECT EXISTS (SELECT 1 FROM store_databases x JOIN stores s ON s.id = x.store_id`+inUse+condition+`)`, args...)
+	return found, err
+}
+
 // Status is the state of the fleet.
 type Status struct {
 	Expected tenantdb.Schema `json:"expected"` // of this binary and the operator's custom migrations

@@ -49,15 +49,14 @@ func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {
 		return nil
 	}
 	target := s.tenants.Expected()
-	todo, err := s.count(ctx, lags, target.Version, target.Own)
-	if err != nil {
+	todo, err := s.exists(ctx, lags, target.Version, target.Own)
+	if err == nil && !todo {
+		todo, err = s.exists(ctx, unverified, s.db.Now().Add(-exposurePause))
+	}
+	if err != nil || !todo {
 		return err
 	}
-	open, err := s.count(ctx, unverified, s.db.Now().Add(-exposurePause))
-	if err != nil || todo+open == 0 {
-		return err
-	}
-	s.log.InfoContext(ctx, "stores to be migrated", "stores", todo, "to_be_closed", open)
+	s.log.InfoContext(ctx, "some stores are to be migrated or closed")
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return queue.EnqueueOnce(ctx, tx, s.Job()) })
 }
 
