@@ -78,6 +78,9 @@ func (id ID[K]) String() string { return uuid.UUID(id).String() }
 // UUID returns the id without its kind.
 func (id ID[K]) UUID() [16]byte { return id }
 
+// SetUUID sets the id to a UUID, which becomes one of its kind.
+func (id *ID[K]) SetUUID(v [16]byte) { *id = v }
+
 // IsZero reports whether the id was never set.
 func (id ID[K]) IsZero() bool { return id == ID[K]{} }
 

@@ -109,6 +109,8 @@ func enterTransactions(ctx context.Context, f *fleet, s shop, n int) error {
 		fmt.Sprintf(`UPDATE credit_balances SET balance = balance - (%[2]d - 1) * 10000::bigint, lifetime_spent = (%[2]d - 1) * 10000::bigint,
 			seq = %[2]d, version = %[2]d WHERE store_id = '%[1]s'`, s.id, n),
 		fmt.Sprintf(`INSERT INTO published_credits (store_id, seq) VALUES ('%s', %d) ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq`, s.id, n),
+		// The store's own database is taken to have its copies, so that no job makes them meanwhile.
+		fmt.Sprintf(`INSERT INTO credit_copies (store_id, version) VALUES ('%s', %d) ON CONFLICT (store_id) DO UPDATE SET version = excluded.version`, s.id, n),
 		`VACUUM ANALYZE credit_transactions, credit_balances`,
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {

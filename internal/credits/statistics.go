@@ -67,7 +67,7 @@ func (l *Ledger) Statistics(ctx context.Context, p authz.Principal, store stoa.S
 	var out Statistics
 	today := dayOf(l.db.Now())
 	read := daysReader{store: store, first: today - int64(days) + 1, last: today, engine: l.db.Engine}
-	err := l.db.Snapshot(ctx, func(q masterdb.Querier) (err error) {
+	err := l.db.Snapshot(ctx, func(q *masterdb.Tx) (err error) {
 		read.q = q
 		if out.Complete, err = read.loadPosition(ctx); err != nil {
 			return err

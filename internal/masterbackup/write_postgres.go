@@ -14,8 +14,8 @@ import (
 
 // postgres writes all tables of a PostgreSQL master from one snapshot.
 func (w *writer) postgres(ctx context.Context, db *masterdb.DB) error {
-	return db.Snapshot(ctx, func(q masterdb.Querier) error {
-		tx := q.(*masterdb.Tx).Postgres() //nolint:forcetypeassert // Snapshot's own type
+	return db.Snapshot(ctx, func(q *masterdb.Tx) error {
+		tx := q.Postgres()
 		if err := w.readHead(ctx, q); err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ func usesOf(db *masterdb.DB) map[string]func(ctx context.Context) error {
 			return db.Within(ctx, func(tx *masterdb.Tx) error { return read(ctx, tx) })
 		},
 		"snapshot": func(ctx context.Context) error {
-			return db.Snapshot(ctx, func(q masterdb.Querier) error { return read(ctx, q) })
+			return db.Snapshot(ctx, func(q *masterdb.Tx) error { return read(ctx, q) })
 		},
 		"ping": db.Ping,
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -300,7 +301,7 @@ func TestSnapshot(t *testing.T) {
 			testkit.Must(t, q.Get(t.Context(), &n, `SELECT count(*) FROM users`))
 			return n
 		}
-		testkit.Must(t, db.Snapshot(t.Context(), func(q masterdb.Querier) error {
+		testkit.Must(t, db.Snapshot(t.Context(), func(q *masterdb.Tx) error {
 			before := count(q)
 			_, err := insertUser(t, db, "late@example.com")
 			testkit.Must(t, err)
@@ -330,4 +331,35 @@ func TestIsRefused(t *testing.T) {
 			t.Errorf("IsRefused(%v) = %t", c.err, got)
 		}
 	}
+}
+
+// TestEach checks that each row is scanned in the order of the query, that NULL does not
+// keep the value of the row before, and that an error of the function or of the query ends it.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		testkit.Must(t, db.Snapshot(t.Context(), func(tx *masterdb.Tx) error {
+			var n int
+			var text *string
+			var got []string
+			note := func() error {
+				got = append(got, fmt.Sprint(n, text == nil))
+				return nil
+			}
+			query := `SELECT n, CASE WHEN n = 2 THEN 'two' END AS text FROM (SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3) x WHERE n > $1 ORDER BY n`
+			testkit.Must(t, tx.Each(t.Context(), query, []any{0}, []any{&n, &text}, note))
+			if want := []string{"1 true", "2 false", "3 true"}; !slices.Equal(got, want) {
+				t.Errorf("%v, want %v", got, want)
+			}
+			stop, calls := errors.New("stop"), 0
+			if err := tx.Each(t.Context(), query, []any{0}, []any{&n, &text}, func() error { calls++; return stop }); !errors.Is(err, stop) || calls != 1 {
+				t.Errorf("%v after %d calls", err, calls)
+			}
+			if err := tx.Each(t.Context(), query, []any{0}, []any{&n}, note); err == nil {
+				t.Error("a column without a destination is no error")
+			}
+			testkit.Must(t, tx.Each(t.Context(), query, []any{3}, []any{&n, &text}, func() error { return stop })) // and the transaction can be used
+			return nil
+		}))
+	})
 }

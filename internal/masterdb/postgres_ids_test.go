@@ -2,6 +2,8 @@ package masterdb
 
 import (
 	"bytes"
+	"fmt"
+	"reflect"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -9,7 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// TestIDsAreSentInBinary checks how ids, pointers to them and lists of them are encoded, and
+// TestIDsAreSentInBinary checks how ids, pointers to them and lists of them are encoded and read, and
 // that an id costs one allocation at most.
 func TestIDsAreSentInBinary(t *testing.T) { //nolint:paralleltest // it counts allocations
 	m := pgtype.NewMap()
@@ -39,6 +41,30 @@ func TestIDsAreSentInBinary(t *testing.T) { //nolint:paralleltest // it counts a
 		if got := encode(pgtype.UUIDArrayOID, list); !bytes.Equal(got, want) {
 			t.Errorf("%T: %x, want %x", list, got, want)
 		}
+	}
+	for _, target := range []any{new(stoa.StoreID), new([16]byte), new(string)} {
+		if err := m.Scan(pgtype.UUIDOID, pgtype.BinaryFormatCode, id[:], target); err != nil || fmt.Sprint(reflect.ValueOf(target).Elem()) == "" {
+			t.Errorf("%T: %v", target, err)
+		}
+	}
+	var got stoa.StoreID
+	given := &other
+	for _, err := range []error{
+		m.Scan(pgtype.UUIDOID, pgtype.BinaryFormatCode, id[:], &got), m.Scan(pgtype.UUIDOID, pgtype.BinaryFormatCode, nil, &got), // NULL leaves it
+		m.Scan(pgtype.UUIDOID, pgtype.BinaryFormatCode, nil, &given),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got != id || given != nil {
+		t.Errorf("%s and %v, want %s and nil", got, given, id)
+	}
+	if err := m.Scan(pgtype.UUIDOID, pgtype.BinaryFormatCode, id[:15], &got); err == nil {
+		t.Error("15 bytes are an id")
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = m.Scan(pgtype.UUIDOID, pgtype.BinaryFormatCode, id[:], &got) }); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 	var value any = id
 	buf := make([]byte, 0, 64)

@@ -163,12 +163,12 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	return err
 }
 
-// Snapshot runs fn with a Querier that reads the database as it was when fn began.
-func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
+// Snapshot runs fn with a transaction that reads the database as it was when fn began.
+func (db *DB) Snapshot(ctx context.Context, fn func(*Tx) error) error {
 	return db.MapError(ctx, db.snapshot(ctx, fn))
 }
 
-func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
+func (db *DB) snapshot(ctx context.Context, fn func(*Tx) error) error {
 	if db.pool != nil {
 		return inPgTx(ctx, db.pool, "begin isolation level repeatable read read only", func(t *pgTx) error {
 			if err := t.flush(ctx); err != nil { // fn may use the connection itself

@@ -119,7 +119,7 @@ func (c *Counts) stores() (n int) {
 // count reads all stores.
 func (r *Registry) count(ctx context.Context) (Counts, error) {
 	c := Counts{At: r.db.Now()}
-	err := r.db.Snapshot(ctx, func(q masterdb.Querier) error { return c.load(ctx, q) })
+	err := r.db.Snapshot(ctx, func(q *masterdb.Tx) error { return c.load(ctx, q) })
 	return c, err
 }
 

@@ -40,7 +40,7 @@ func ranges(_ *masterdb.Tx, c chan int) {
 func opens(_ *masterdb.Tx, db *tenantdb.DB) error { return db.Ping(context.Background()) }
 
 func snapshot(db *masterdb.DB) error {
-	return db.Snapshot(context.Background(), func(masterdb.Querier) error {
+	return db.Snapshot(context.Background(), func(*masterdb.Tx) error {
 		time.Sleep(1)
 		return nil
 	})

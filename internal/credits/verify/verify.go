@@ -39,11 +39,11 @@ const maxInconsistencies = 100
 // progress, which may be nil, with the report so far.
 func Run(ctx context.Context, db *masterdb.DB, progress func(Report)) (Report, error) {
 	var report Report
-	err := db.Snapshot(ctx, func(q masterdb.Querier) error {
-		if err := q.Get(ctx, &report.Of, `SELECT count(*) FROM stores`); err != nil {
+	err := db.Snapshot(ctx, func(tx *masterdb.Tx) error {
+		if err := tx.Get(ctx, &report.Of, `SELECT count(*) FROM stores`); err != nil {
 			return err
 		}
-		v := newVerifier(q)
+		v := newVerifier(tx)
 		for len(report.Inconsistencies) < maxInconsistencies {
 			account, err := v.next(ctx)
 			report.Inconsistencies = append(report.Inconsistencies, v.orphans...)
@@ -121,44 +121,68 @@ type (
 	}
 )
 
-func newVerifier(q masterdb.Querier) *verifier {
+// amount returns the destination of a column: to scan into a named type costs five times as much.
+func amount(a *credits.Amount) *int64 { return (*int64)(a) }
+
+func newVerifier(tx *masterdb.Tx) *verifier {
 	v := &verifier{
-		stores: newRowReader(q, `
+		stores: newRowReader(tx, `
 			SELECT s.id AS store_id, b.store_id IS NULL AS missing, coalesce(b.balance, 0) AS balance, coalesce(b.reserved, 0) AS reserved,
 				coalesce(b.debt, 0) AS debt, coalesce(b.lifetime_purchased, 0) AS lifetime_purchased,
 				coalesce(b.lifetime_spent, 0) AS lifetime_spent, coalesce(b.lotted, 0) AS lotted, coalesce(b.seq, 0) AS seq
 			FROM stores s LEFT JOIN credit_balances b ON b.store_id = s.id
 			WHERE s.id > $1 ORDER BY s.id`,
+			func(r *checkedStore) []any {
+				return []any{&r.StoreID, &r.Missing, amount(&r.Balance), amount(&r.Reserved), amount(&r.Debt), amount(&r.LifetimePurchased), amount(&r.LifetimeSpent), amount(&r.Lotted), &r.Seq}
+			},
 			func(r checkedStore) []any { return []any{r.StoreID} }, stoa.StoreID{}),
-		rows: newRowReader(q, `
+		rows: newRowReader(tx, `
 			SELECT t.id, t.store_id, t.seq, t.type, t.amount, t.balance_after, t.debt_change, t.quantity, t.unit_price, t.hold_id,
 				h.state AS hold_state, h.captured AS hold_captured,
 				CAST(coalesce((SELECT sum(u.amount) FROM credit_lot_uses u WHERE u.store_id = t.store_id AND u.seq = t.seq), 0) AS bigint) AS from_lots
 			FROM credit_transactions t LEFT JOIN credit_holds h ON h.id = t.hold_id AND h.store_id = t.store_id
 			WHERE (t.store_id, t.seq) > ($1, $2) ORDER BY t.store_id, t.seq`,
+			func(r *checkedRow) []any {
+				return []any{
+					&r.ID, &r.StoreID, &r.Sequence, (*string)(&r.Type), amount(&r.Amount), amount(&r.BalanceAfter), amount(&r.DebtChange), &r.Quantity, &r.UnitPrice, &r.HoldID,
+					&r.HoldState, &r.HoldCaptured, amount(&r.FromLots),
+				}
+			},
 			func(r checkedRow) []any { return []any{r.StoreID, r.Sequence} }, stoa.StoreID{}, 0),
-		holds: newRowReader(q, `
+		holds: newRowReader(tx, `
 			SELECT h.store_id, h.id, h.state, h.amount, h.captured,
 				(SELECT count(*) FROM credit_transactions t WHERE t.hold_id = h.id) AS captures
 			FROM credit_holds h WHERE (h.store_id, h.id) > ($1, $2) ORDER BY h.store_id, h.id`,
+			func(r *checkedHold) []any {
+				return []any{&r.StoreID, &r.ID, (*string)(&r.State), amount(&r.Amount), amount(&r.Captured), &r.Captures}
+			},
 			func(r checkedHold) []any { return []any{r.StoreID, r.ID} }, stoa.StoreID{}, stoa.HoldID{}),
-		freezes: newRowReader(q, `
+		freezes: newRowReader(tx, `
 			SELECT store_id, reference, CASE WHEN resolved_at IS NULL THEN amount ELSE 0 END AS amount
 			FROM credit_freezes WHERE (store_id, reference) > ($1, $2) ORDER BY store_id, reference`,
+			func(r *checkedFreeze) []any {
+				return []any{&r.StoreID, &r.Reference, amount(&r.Amount)}
+			},
 			func(r checkedFreeze) []any { return []any{r.StoreID, r.Reference} }, stoa.StoreID{}, ""),
-		lots: newRowReader(q, `
+		lots: newRowReader(tx, `
 			SELECT l.store_id, l.seq, l.amount, l.remaining, t.amount AS granted,
 				CAST(coalesce((SELECT sum(u.amount) FROM credit_lot_uses u WHERE u.lot_id = l.id), 0) AS bigint) AS used
 			FROM credit_lots l JOIN credit_transactions t ON t.store_id = l.store_id AND t.seq = l.seq
 			WHERE (l.store_id, l.seq) > ($1, $2) ORDER BY l.store_id, l.seq`,
+			func(r *checkedLot) []any {
+				return []any{&r.StoreID, &r.Seq, amount(&r.Amount), amount(&r.Remaining), amount(&r.Granted), amount(&r.Used)}
+			},
 			func(r checkedLot) []any { return []any{r.StoreID, r.Seq} }, stoa.StoreID{}, 0),
-		payments: newRowReader(q, `
+		payments: newRowReader(tx, `
 			SELECT store_id, reference,
 				CAST(sum(CASE WHEN type = 'purchase' THEN amount ELSE 0 END) AS bigint) AS granted,
 				CAST(sum(CASE WHEN type = 'purchase' THEN 0 ELSE debt_change - amount END) AS bigint) AS reversed
 			FROM credit_transactions
 			WHERE type IN ('purchase', 'refund', 'dispute') AND reference IS NOT NULL AND (store_id, reference) > ($1, $2)
 			GROUP BY store_id, reference ORDER BY store_id, reference`,
+			func(r *checkedPayment) []any {
+				return []any{&r.StoreID, &r.Reference, amount(&r.Granted), amount(&r.Reversed)}
+			},
 			func(r checkedPayment) []any { return []any{r.StoreID, r.Reference} }, stoa.StoreID{}, ""),
 	}
 	return v
@@ -262,18 +286,37 @@ func (v *verifier) checkRows(ctx context.Context, a *checkedAccount) (rowSums, e
 			sums.spent -= row.Amount
 		default:
 		}
-		name := fmt.Sprintf("transaction %d (%s)", row.Sequence, row.ID)
-		a.report(row.Sequence != a.rows, name, "its sequence should be %d", a.rows)
-		a.report(row.BalanceAfter != sums.balance, name, "balance_after is %s, but the one before plus the amount is %s", row.BalanceAfter, sums.balance)
-		a.report(sums.balance < 0, name, "the balance is below zero")
-		a.report(sums.debt < 0, name, "more is repaid than was owed")
-		a.report(!row.signsFit(), name, "a %s cannot be of %s credits and change the debt by %s", row.Type, row.Amount, row.DebtChange)
-		a.report(!row.priceFits(), name, "its amount is not its quantity times its unit price")
-		a.report(row.FromLots > max(0, -row.Amount), name, "it took %s out of lots, more than its amount", row.FromLots)
-		a.report((row.Type == credits.TypeCapture) != (row.HoldID != nil), name, "a capture, and nothing else, has a hold")
-		a.report(row.HoldID != nil && (row.HoldState == nil || *row.HoldState != credits.HoldCaptured || *row.HoldCaptured != -row.Amount),
-			name, "its hold does not say that it was captured with this amount")
+		if fault := row.fault(a.rows, sums); fault != "" && a.first == nil {
+			a.first = &Inconsistency{StoreID: a.store.StoreID, Row: fmt.Sprintf("transaction %d (%s)", row.Sequence, row.ID), Message: fault}
+		}
 	}
+}
+
+// fault returns the first rule that a transaction breaks, or "". number is its place among the
+// store's, and sums are those up to it. Nothing is formatted for a row that is right, of which
+// there are millions.
+func (r checkedRow) fault(number int64, sums rowSums) string {
+	switch {
+	case r.Sequence != number:
+		return fmt.Sprintf("its sequence should be %d", number)
+	case r.BalanceAfter != sums.balance:
+		return fmt.Sprintf("balance_after is %s, but the one before plus the amount is %s", r.BalanceAfter, sums.balance)
+	case sums.balance < 0:
+		return "the balance is below zero"
+	case sums.debt < 0:
+		return "more is repaid than was owed"
+	case !r.signsFit():
+		return fmt.Sprintf("a %s cannot be of %s credits and change the debt by %s", r.Type, r.Amount, r.DebtChange)
+	case !r.priceFits():
+		return "its amount is not its quantity times its unit price"
+	case r.FromLots > max(0, -r.Amount):
+		return fmt.Sprintf("it took %s out of lots, more than its amount", r.FromLots)
+	case (r.Type == credits.TypeCapture) != (r.HoldID != nil):
+		return "a capture, and nothing else, has a hold"
+	case r.HoldID != nil && (r.HoldState == nil || *r.HoldState != credits.HoldCaptured || *r.HoldCaptured != -r.Amount):
+		return "its hold does not say that it was captured with this amount"
+	}
+	return ""
 }
 
 // signsFit reports whether the signs of the amount and of the debt change are possible
