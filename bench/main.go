@@ -17,7 +17,7 @@ type cli struct {
 	Uniform uniformCmd `cmd:"" help:"A thousand stores, all as busy, over fifty connections."`
 	Fleet   fleetCmd   `cmd:"" help:"Zipf and uniform over the same stores, which take longest to make."`
 
-	Pooler    poolerCmd    `cmd:"" help:"A hundred stores, or more, beside a bare handler that reaches them through PgBouncer."`
+	Peers     peersCmd     `cmd:"" help:"Reads of stores beside a bare handler behind PgBouncer; reads and writes beside PocketBase."`
 	Embedded  embeddedCmd  `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
 	Victim    victimCmd    `cmd:"" help:"What the other stores notice when the database of one hangs."`
 	Attacks   attacksCmd   `cmd:"" help:"What other stores notice, and how far memory grows, while owners and shoppers attack the platform."`

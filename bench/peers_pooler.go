@@ -4,27 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"time"
 )
 
 const sidePooler = "pooler"
 
-// poolerCmd measures the storefront beside what others run for a database per tenant: a bare
+// pooler measures the storefront beside what others run for a database per tenant: a bare
 // handler that reaches all stores through PgBouncer, with as many connections to the server.
-type poolerCmd struct {
-	common
-	Stores   int           `default:"100" help:"Stores, each with a PostgreSQL database (8 MB) of its own."`
-	Budget   int           `default:"100" help:"Connections to the server, for each side."`
-	Rounds   int           `default:"5" help:"How often each side is measured, in turns."`
-	Duration time.Duration `default:"5s" help:"Length of one round of one side."`
-	WarmUp   time.Duration `default:"20s" help:"Load on each side before it is measured, once each store was asked for."`
-}
-
-func (cmd poolerCmd) Run(ctx context.Context) (err error) {
-	if cmd.Quick {
-		cmd.Stores, cmd.Budget, cmd.Rounds, cmd.Duration, cmd.WarmUp = 20, 12, 2, time.Second, time.Second
-	}
-	f, err := startFleet(ctx, cmd.Postgres, fleetPlan{stores: cmd.Stores, prepare: prepareTemplate, open: openCloned, settings: budget(cmd.Budget)})
+func (cmd peersCmd) pooler(ctx context.Context, stores int) (err error) {
+	f, err := startFleet(ctx, cmd.Postgres, fleetPlan{stores: stores, prepare: prepareTemplate, open: openCloned, settings: budget(cmd.Budget)})
 	if f != nil {
 		defer func() { err = f.stop(ctx, err) }()
 	}
@@ -53,7 +40,7 @@ func (cmd poolerCmd) Run(ctx context.Context) (err error) {
 	if err := sameAnswer(ctx, f.shops[0], bareAddress, f.address); err != nil {
 		return err
 	}
-	sides := []side{cmd.side(sidePooler, "bare, through PgBouncer", bareAddress, f.shops), cmd.side(sideStoa, "stoa", f.address, f.shops)}
+	sides := []side{cmd.storefront(sidePooler, "bare, through PgBouncer", bareAddress, f.shops), cmd.storefront(sideStoa, "stoa", f.address, f.shops)}
 	if err := warmUp(ctx, sides); err != nil {
 		return err
 	}
@@ -61,13 +48,13 @@ func (cmd poolerCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r := newReport("pooler", sides, rounds)
-	r.About = about(cmd.Stores, zipf, cmd.Connections, cmd.Rounds, cmd.Duration) + fmt.Sprintf(", a budget of %d connections", cmd.Budget)
+	r := newReport("peers: PgBouncer", sides, rounds)
+	r.About = about(stores, zipf, cmd.Connections, cmd.Rounds, cmd.Duration) + fmt.Sprintf(", a budget of %d connections", cmd.Budget)
 	r.tell("throughput, of bare through PgBouncer", r.throughput(sideStoa, sidePooler))
 	r.tell("p99, to the same", r.p99(sideStoa, sidePooler))
 	return r.finish(cmd.JSON)
 }
 
-func (cmd poolerCmd) side(name, label, address string, shops []shop) side {
+func (cmd peersCmd) storefront(name, label, address string, shops []shop) side {
 	return side{name, label, cmd.WarmUp, cmd.load(address, shops, zipf, cmd.Duration)}
 }
