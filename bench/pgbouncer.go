@@ -46,7 +46,7 @@ unix_socket_dir =
 	if err != nil {
 		return nil, "", err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "pgbouncer", "--quiet", config)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "pgbouncer", "--quiet", config) //nolint:gosec // a file of this program
 	cmd.Stderr = os.Stderr
 	p, err := launch(cmd)
 	if err != nil {
