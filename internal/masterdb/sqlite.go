@@ -26,6 +26,9 @@ var liteScan = func() *dbscan.API {
 	return api
 }()
 
+// statements is how many prepared statements each connection to a SQLite master keeps.
+const statements = 200
+
 // openSQLite opens one connection for writing and a pool for reading. SQLite has one writer
 // at a time, and queueing in Go is fairer than busy-waiting.
 func openSQLite(ctx context.Context, path string) (*DB, error) {
@@ -35,12 +38,12 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
-	write, err := sqlite.Open(sqlite.Options{Path: path, Begin: "immediate", Pragmas: pragmas})
+	write, err := sqlite.Open(sqlite.Options{Path: path, Begin: "immediate", Pragmas: pragmas, Statements: statements})
 	if err != nil {
 		return nil, err
 	}
 	write.SetMaxOpenConns(1)
-	read, err := sqlite.Open(sqlite.Options{Path: path, Begin: "deferred", Pragmas: append(slices.Clone(pragmas), "query_only(1)")})
+	read, err := sqlite.Open(sqlite.Options{Path: path, Begin: "deferred", Pragmas: append(slices.Clone(pragmas), "query_only(1)"), Statements: statements})
 	if err != nil {
 		_ = write.Close()
 		return nil, err

@@ -33,6 +33,10 @@ type Options struct {
 	// Pragmas are set on each connection, such as "foreign_keys(1)".
 	Pragmas []string
 
+	// Statements is how many prepared statements each connection keeps. One takes about
+	// 10 KB. 0 keeps none.
+	Statements int
+
 	// Retry reports whether to try again after a failed attempt to connect, counted from
 	// 1. It is not asked while the file is busy. Nil means never.
 	Retry func(err error, attempt int) bool
@@ -50,7 +54,7 @@ func Open(o Options) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(connector{c, o.Retry}), nil
+	return sql.OpenDB(connector{c, o.Retry, o.Statements}), nil
 }
 
 func (o Options) connector() (driver.Connector, error) {
@@ -74,7 +78,8 @@ func uri(path string, query url.Values) string {
 // while another closes.
 type connector struct {
 	driver.Connector
-	retry func(error, int) bool
+	retry      func(error, int) bool
+	statements int
 }
 
 // Connect implements driver.Connector.
@@ -84,7 +89,10 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	for attempt := 1; ; attempt++ {
 		conn, err := c.Connector.Connect(ctx)
 		if !HasCode(err, sqlite3.SQLITE_BUSY) && (err == nil || c.retry == nil || !c.retry(err, attempt)) {
-			return conn, err
+			if err != nil || c.statements == 0 {
+				return conn, err
+			}
+			return keepStatements(conn, c.statements)
 		}
 		select {
 		case <-time.After(connectPause):

@@ -51,7 +51,9 @@ func (e sqliteEngine) Open(c credential.Credentials, _ dial.Func, _ *sessionStat
 		ModeOf:  folder,
 		Begin:   "immediate",
 		Pragmas: []string{"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", "synchronous(NORMAL)"},
-		Retry:   e.retry,
+		// Few, because hundreds of files may be open: what shoppers ask for.
+		Statements: 8,
+		Retry:      e.retry,
 	})
 }
 
