@@ -33,7 +33,7 @@ var sorts = regexp.MustCompile(`Sort|TEMP B-TREE`)
 func TestPageOfAnActionThatHasBecomeRare(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		const entries, part = 20_000, 1000
+		const entries, part = 4000, 200
 		for n := 0; n < entries; n += part {
 			var args []any
 			for i := range part {
