@@ -14,8 +14,8 @@ import (
 const transactionsPath = "/api/credits/transactions"
 
 // These are the targets for a store with nearly all rows of a large ledger: its balance and its
-// first page of transactions, as a share of those of a store with two rows, and the rows that
-// a verification reads in a second.
+// first page of transactions, as a share of those of a store with no more than the page, and the
+// rows that a verification reads in a second.
 const (
 	ledgerReadsTarget  = 0.9
 	ledgerVerifyTarget = 300_000
@@ -26,8 +26,8 @@ const (
 	sidePageFew, sidePageMany       = "pageFew", "pageMany"
 )
 
-// ledgerCmd measures reads of a large ledger, and its verification. Two stores have as many
-// transactions on a page: one has no more than these, the other one has all others.
+// ledgerCmd measures reads of a large ledger, and its verification. Two stores have full pages of
+// transactions: one has no more than its page, the other one has all others.
 type ledgerCmd struct {
 	common
 	Rows     int           `default:"10000000" help:"Transactions in the ledger; 10 million take 5 GB."`

@@ -56,7 +56,7 @@ func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {
 	if err != nil || !todo {
 		return err
 	}
-	s.log.InfoContext(ctx, "some stores are to be migrated or closed")
+	s.log.InfoContext(ctx, "some stores' databases are to be migrated, or to be closed to HTTP APIs")
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return queue.EnqueueOnce(ctx, tx, s.Job()) })
 }
 
