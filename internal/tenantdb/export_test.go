@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"golang.org/x/time/rate"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
@@ -109,14 +111,16 @@ var (
 )
 
 const (
-	GrowAfter     = growAfter
-	QueuePerConn  = queuePerConn
-	SafetyNet     = safetyNet
-	MaxAnswer     = maxAnswer
-	MaxAsideBytes = maxAsideBytes
-	MaxIterations = maxIterations
-	HashingWait   = hashingWait
-	TripAfter     = tripAfter
+	GrowAfter       = growAfter
+	QueuePerConn    = queuePerConn
+	SafetyNet       = safetyNet
+	MaxAnswer       = maxAnswer
+	MaxAsideBytes   = maxAsideBytes
+	MaxIterations   = maxIterations
+	HashingWait     = hashingWait
+	UnusualWait     = unusualWait
+	UsualIterations = usualIterations
+	TripAfter       = tripAfter
 )
 
 // Connections returns how many connections to c's server the manager counts,
@@ -170,12 +174,12 @@ var Hashings = hashings
 // HashingSlot is a connection's permission to hash, without the connection.
 type HashingSlot struct{ s *hashingSlot }
 
-func NewHashingSlot(ctx context.Context, all chan struct{}) HashingSlot {
-	return HashingSlot{&hashingSlot{all: all, ctx: ctx}}
+func NewHashingSlot(ctx context.Context, all chan struct{}, unusual *rate.Limiter) HashingSlot {
+	return HashingSlot{&hashingSlot{all: all, unusual: unusual, ctx: ctx}}
 }
 
-func (s HashingSlot) Take() error { return s.s.take() }
-func (s HashingSlot) Release()    { s.s.release() }
+func (s HashingSlot) Take(iterations int) error { return s.s.take(iterations) }
+func (s HashingSlot) Release()                  { s.s.release() }
 
 // ScreenedPool returns a pool of the driver for c that recovers from no panic.
 // UnscreenedPool returns a pool whose connections are not checked.

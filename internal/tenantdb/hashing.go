@@ -1,12 +1,15 @@
 package tenantdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // errIterations means that a server asks for more work for one password than
@@ -24,20 +27,47 @@ const hashingWait = 5 * time.Second
 // hashings limits how many passwords this process hashes at the same time. A
 // server chooses how much work a password takes, within limits, and the work
 // cannot be interrupted. Therefore at most half of the processors do it.
-var hashings = make(chan struct{}, max(1, runtime.NumCPU()/2))
+var hashings = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
+const (
+	// usualIterations is the number of iterations of SCRAM that a password may
+	// take at any time. PostgreSQL's own is 4,096, and RFC 7677 recommends at
+	// least 15,000.
+	usualIterations = 16_384
+	// unusualIterations is the number of iterations that each processor computes in a
+	// second for passwords that take more than that: about 5 % of its time.
+	unusualIterations = 250_000
+	// unusualWait limits how long such a password waits for its turn.
+	unusualWait = 2 * time.Second
+)
+
+// unusualHashings limits the processor time for passwords that take more than
+// usualIterations, so that servers that ask for the most that is accepted do not
+// slow other stores.
+var unusualHashings = rate.NewLimiter(rate.Limit(unusualIterations*runtime.GOMAXPROCS(0)), maxIterations)
 
 // hashingSlot is one connection's permission to hash a password. It is safe for
 // concurrent use.
 type hashingSlot struct {
-	all  chan struct{}   // has one element for each slot that is in use
-	ctx  context.Context //nolint:containedctx // of the connection's making, which the driver's reads do not carry
-	mu   sync.Mutex
-	held bool
+	all     chan struct{}   // has one element for each slot that is in use
+	unusual *rate.Limiter   // of iterations, for passwords that take many
+	ctx     context.Context //nolint:containedctx // of the connection's making, which the driver's reads do not carry
+	mu      sync.Mutex
+	held    bool
 }
 
-// take waits for a slot. It fails with errHashing after hashingWait, and when
-// the connection's context is done.
-func (s *hashingSlot) take() error {
+// take waits until a password may be hashed with that many iterations, at most
+// maxIterations. It fails with errHashing after unusualWait and hashingWait, and
+// when the connection's context is done.
+func (s *hashingSlot) take(iterations int) error {
+	if iterations > usualIterations {
+		ctx, cancel := context.WithTimeout(s.ctx, unusualWait)
+		defer cancel()
+		// It fails at once when its turn would come too late.
+		if s.unusual.WaitN(ctx, iterations) != nil {
+			return cmp.Or(s.ctx.Err(), errHashing)
+		}
+	}
 	late := time.NewTimer(hashingWait)
 	defer late.Stop()
 	select {

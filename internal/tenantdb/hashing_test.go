@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/time/rate"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -239,10 +240,10 @@ func TestHashingTakesTooLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		all := make(chan struct{}, 1)
-		first, second := tenantdb.NewHashingSlot(t.Context(), all), tenantdb.NewHashingSlot(t.Context(), all)
-		testkit.Must(t, first.Take())
+		first, second := tenantdb.NewHashingSlot(t.Context(), all, nil), tenantdb.NewHashingSlot(t.Context(), all, nil)
+		testkit.Must(t, first.Take(4096))
 		begin := time.Now()
-		err := second.Take()
+		err := second.Take(4096)
 		if took := time.Since(begin); !errors.Is(err, tenantdb.ErrHashing) || !errors.Is(err, tenantdb.ErrNoConnection) || took != tenantdb.HashingWait {
 			t.Errorf("after %v: %v", took, err)
 		}
@@ -252,10 +253,59 @@ func TestHashingTakesTooLong(t *testing.T) {
 		}
 		first.Release()
 		first.Release()
-		testkit.Must(t, second.Take())
+		testkit.Must(t, second.Take(4096))
 		fault := tenantdb.NewEngines(tenantdb.Options{})[credential.PostgreSQL].Fault(fmt.Errorf("wrapped: %w", tenantdb.ErrHashing))
 		if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsTransient(fault) {
 			t.Errorf("got %v", fault)
+		}
+	})
+}
+
+// TestUnusualHashingIsLimitedInTime checks that passwords with many iterations
+// take turns that depend on the iterations of those before, that few of them wait,
+// and that usual passwords do not wait for them.
+func TestUnusualHashingIsLimitedInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		all, second := make(chan struct{}, 1), rate.Limit(tenantdb.MaxIterations)
+		unusual := rate.NewLimiter(second, tenantdb.MaxIterations)
+		take := func(iterations int) (time.Duration, error) {
+			slot := tenantdb.NewHashingSlot(t.Context(), all, unusual)
+			begin := time.Now()
+			err := slot.Take(iterations)
+			slot.Release()
+			return time.Since(begin).Round(time.Millisecond), err
+		}
+		var waited []time.Duration
+		var refused int
+		var mu sync.Mutex
+		var callers sync.WaitGroup
+		for range 10 {
+			callers.Go(func() {
+				took, err := take(tenantdb.MaxIterations)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					waited = append(waited, took)
+				case !errors.Is(err, tenantdb.ErrHashing) || took != 0:
+					t.Errorf("after %v: %v", took, err)
+				default:
+					refused++
+				}
+			})
+		}
+		synctest.Wait()
+		if took, err := take(tenantdb.UsualIterations); took != 0 || err != nil {
+			t.Errorf("a usual password took %v: %v", took, err)
+		}
+		callers.Wait()
+		slices.Sort(waited)
+		if want := []time.Duration{0, time.Second, tenantdb.UnusualWait}; !slices.Equal(waited, want) || refused != 7 {
+			t.Errorf("waited %v, want %v; %d refused", waited, want, refused)
+		}
+		if took, err := take(tenantdb.UsualIterations + 1); took == 0 || err != nil { // what is left to pay
+			t.Errorf("after %v: %v", took, err)
 		}
 	})
 }

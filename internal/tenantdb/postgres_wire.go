@@ -36,7 +36,7 @@ type postgresWire struct {
 // with cfg.
 func screenConnection(cfg *pgx.ConnConfig) {
 	w := &postgresWire{dial: dial.Func(cfg.DialFunc)}
-	w.slot.all = hashings
+	w.slot.all, w.slot.unusual = hashings, unusualHashings
 	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 }

@@ -98,10 +98,11 @@ func (a *authentication) message(body []byte, slot *hashingSlot) error {
 		return checkMechanisms(rest)
 	case code == authSASLContinue && a.state == authNonceSent:
 		a.state = authComputing
-		if err := checkChallenge(rest, a.nonce); err != nil {
+		iterations, err := checkChallenge(rest, a.nonce)
+		if err != nil {
 			return err
 		}
-		return slot.take()
+		return slot.take(iterations)
 	case code == authSASLFinal && a.state == authProofSent:
 		a.state = authVerified
 	case code < authSASL && code != authOK && code != authMD5 && len(rest) == 0 && a.state == authBegun:
@@ -121,27 +122,28 @@ func checkMechanisms(list []byte) error {
 	return nil
 }
 
-// checkChallenge checks the server's first message of SCRAM. After this check,
-// the driver has no reason left to end the connection instead of hashing.
+// checkChallenge checks the server's first message of SCRAM and returns its number
+// of iterations. After this check, the driver has no reason left to end the
+// connection instead of hashing.
 // Source: RFC 5802, section 7, server-first-message.
-func checkChallenge(message, nonce []byte) error {
+func checkChallenge(message, nonce []byte) (iterations int, _ error) {
 	r, rest, ok := bytes.Cut(message, []byte(",s="))
 	salt, count, found := bytes.Cut(rest, []byte(",i="))
 	own, isNonce := bytes.CutPrefix(r, []byte("r="))
 	if !ok || !found || !isNonce || len(own) <= len(nonce) || !bytes.HasPrefix(own, nonce) || bytes.IndexByte(own, ',') >= 0 {
-		return broken('R', "is no challenge of SCRAM")
+		return 0, broken('R', "is no challenge of SCRAM")
 	}
 	decoded := make([]byte, base64.StdEncoding.DecodedLen(len(salt)))
 	n, err := base64.StdEncoding.Decode(decoded, salt)
 	if err != nil || n == 0 || n > maxSalt {
-		return broken('R', "has an unusable salt")
+		return 0, broken('R', "has an unusable salt")
 	}
-	iterations, err := strconv.ParseUint(string(count), 10, 31)
-	if err != nil || iterations == 0 {
-		return broken('R', "has no number of iterations")
+	asked, err := strconv.ParseUint(string(count), 10, 31)
+	if err != nil || asked == 0 {
+		return 0, broken('R', "has no number of iterations")
 	}
-	if iterations > maxIterations {
-		return errIterations
+	if asked > maxIterations {
+		return 0, errIterations
 	}
-	return nil
+	return int(asked), nil
 }
