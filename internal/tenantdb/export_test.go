@@ -185,7 +185,7 @@ func (s HashingSlot) Release()                  { s.s.release() }
 // UnscreenedPool returns a pool whose connections are not checked.
 func ScreenedPool(c credential.Credentials, dial dial.Func) *sql.DB {
 	return driverPool(c, dial, stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
-		screenConnection(cfg)
+		screenConnection(cfg, nil)
 		return nil
 	}))
 }

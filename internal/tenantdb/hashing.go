@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // errIterations means that a server asks for more work for one password than
@@ -35,16 +37,25 @@ const (
 	// least 15,000.
 	usualIterations = 16_384
 	// unusualIterations is the number of iterations that each processor computes in a
-	// second for passwords that take more than that: about 5 % of its time.
-	unusualIterations = 250_000
+	// second for passwords that take more than that: about 2 % of its time.
+	unusualIterations = 100_000
 	// unusualWait limits how long such a password waits for its turn.
 	unusualWait = 2 * time.Second
 )
 
 // unusualHashings limits the processor time for passwords that take more than
-// usualIterations, so that servers that ask for the most that is accepted do not
-// slow other stores.
+// usualIterations, so that owners' servers that ask for the most that is accepted do
+// not slow other stores.
 var unusualHashings = rate.NewLimiter(rate.Limit(unusualIterations*runtime.GOMAXPROCS(0)), maxIterations)
+
+// unusualHashingsOf returns the limiter of c's server. The operator's own servers,
+// which managed databases are on, have none.
+func unusualHashingsOf(c credential.Credentials) *rate.Limiter {
+	if c.Kind == credential.Managed {
+		return nil
+	}
+	return unusualHashings
+}
 
 // hashingSlot is one connection's permission to hash a password. It is safe for
 // concurrent use.
@@ -60,7 +71,7 @@ type hashingSlot struct {
 // maxIterations. It fails with errHashing after unusualWait and hashingWait, and
 // when the connection's context is done.
 func (s *hashingSlot) take(iterations int) error {
-	if iterations > usualIterations {
+	if iterations > usualIterations && s.unusual != nil {
 		ctx, cancel := context.WithTimeout(s.ctx, unusualWait)
 		defer cancel()
 		// It fails at once when its turn would come too late.

@@ -81,7 +81,7 @@ func (p *postgresConnector) connect(ctx context.Context, password keyring.Secret
 	if p.state.poolerOf(p.credentials) == credential.TransactionPooler {
 		unprepared(cfg)
 	}
-	screenConnection(cfg)
+	screenConnection(cfg, unusualHashingsOf(p.credentials))
 	after := func(ctx context.Context, conn *pgx.Conn) error {
 		err := registerTypes(ctx, conn)
 		if err == nil {

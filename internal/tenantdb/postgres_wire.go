@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/time/rate"
 
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
@@ -33,10 +34,10 @@ type postgresWire struct {
 }
 
 // screenConnection adds a separate screen to the one connection that is made
-// with cfg.
-func screenConnection(cfg *pgx.ConnConfig) {
+// with cfg. unusual limits the passwords that take many iterations.
+func screenConnection(cfg *pgx.ConnConfig, unusual *rate.Limiter) {
 	w := &postgresWire{dial: dial.Func(cfg.DialFunc)}
-	w.slot.all, w.slot.unusual = hashings, unusualHashings
+	w.slot.all, w.slot.unusual = hashings, unusual
 	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 }
