@@ -77,7 +77,7 @@ func healthSignal(ctx context.Context, err error) error {
 	switch {
 	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable || isContent(err):
 		return nil
-	case errors.Is(err, errNoConnection), errors.Is(err, errOutOfMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout):
+	case isOverloaded(err), errors.Is(err, errOutOfMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout):
 		return errNoSignal // the fault is Stoa's, or the caller cancelled
 	}
 	return err

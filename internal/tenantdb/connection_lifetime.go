@@ -103,7 +103,6 @@ func checkOf(conn net.Conn) *socketCheck {
 }
 
 // NetConn returns the underlying connection.
-func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
 // NetConn returns the underlying connection.
 func (c *tlsAnswer) NetConn() net.Conn { return c.Conn }

@@ -10,10 +10,16 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // errNoConnection means that no connection to the server became free in time.
 var errNoConnection = errors.New("tenantdb: every connection to this database server is in use")
+
+// isOverloaded reports whether Stoa, and not the database, lacks what a connection takes.
+func isOverloaded(err error) bool {
+	return errors.Is(err, errNoConnection) || errors.Is(err, screen.ErrHashing)
+}
 
 // connectionLimiter limits the connections to each database server, regardless
 // of how many stores it serves. A connection counts from before the dial until

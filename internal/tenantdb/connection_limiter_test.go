@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -254,7 +255,7 @@ func TestEndlessAnswer(t *testing.T) {
 			t.Parallel()
 			h := setup(t, tenantdb.Options{StatementTimeout: time.Minute})
 			stores, databases := h.fleet(t, engine, 1)
-			query := fmt.Sprintf(`SELECT repeat('x', 1000000) AS x FROM generate_series(1, %d)`, 2*tenantdb.MaxAnswer/1_000_000)
+			query := fmt.Sprintf(`SELECT repeat('x', 1000000) AS x FROM generate_series(1, %d)`, 2*screen.MaxAnswer/1_000_000)
 			if engine == credential.MySQL {
 				query = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) SELECT repeat('x', 1000000) AS x FROM n`
 			}
@@ -264,7 +265,7 @@ func TestEndlessAnswer(t *testing.T) {
 				X string `max:"1000000"`
 			}
 			err := l.Select(t.Context(), &rows, query)
-			if !errors.Is(err, tenantdb.ErrAnswerTooLong) {
+			if !errors.Is(err, screen.ErrAnswerTooLong) {
 				t.Errorf("%d rows were read: %v", len(rows), err)
 			}
 			works(t, l)

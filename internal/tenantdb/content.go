@@ -18,6 +18,7 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // maxText limits the length of a text, in characters. A field with a max tag
@@ -81,7 +82,7 @@ func MissingRow(err error) error {
 // that cannot be used. It returns nil for every other error.
 func contentFault(err error) *stoa.Error {
 	var tooLong *pgproto3.ExceededMaxBodyLenErr
-	if errors.Is(err, errAnswerTooLong) || errors.As(err, &tooLong) || isContent(err) {
+	if errors.Is(err, screen.ErrAnswerTooLong) || errors.As(err, &tooLong) || isContent(err) {
 		return contentInvalid(err)
 	}
 	return nil

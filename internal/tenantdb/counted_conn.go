@@ -1,23 +1,16 @@
 package tenantdb
 
 import (
-	"errors"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
-// errAnswerTooLong means that a server's answer to one request was longer than
-// any valid answer to Stoa's queries.
-var errAnswerTooLong = errors.New("tenantdb: the database's answer is too long")
-
 const (
-	// maxAnswer limits what a server may send for one request, in bytes. A
-	// merchant's database is not trusted: it could send an endless answer. The
-	// largest answer to one of Stoa's queries, a page of products, has 3 MiB.
-	maxAnswer = 8 << 20
 	// freeAnswer is how many bytes of an answer a connection may keep in memory
 	// without counting them. There are few connections, and most answers are
 	// shorter.
@@ -48,8 +41,8 @@ func (c *countedConn) Read(p []byte) (int, error) {
 		defer c.account.give(held)
 	}
 	n, err := c.Conn.Read(p)
-	if c.answer.Add(int64(n)) > maxAnswer {
-		return 0, errAnswerTooLong
+	if c.answer.Add(int64(n)) > screen.MaxAnswer {
+		return 0, screen.ErrAnswerTooLong
 	}
 	return n, err
 }

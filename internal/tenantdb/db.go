@@ -306,7 +306,7 @@ func (db *DB) failed(fault *stoa.Error) *stoa.Error {
 		return fault
 	case fault.Code == stoa.TenantError: // a fault of one statement
 		return tenantError(fault)
-	case errors.Is(fault, errNoConnection): // Stoa, not the database, lacks connections
+	case isOverloaded(fault):
 		return unavailable(fault.Cause)
 	}
 	return unavailable(fault)

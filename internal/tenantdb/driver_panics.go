@@ -13,12 +13,13 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // A driver may panic because of what a server sends. The package database/sql
 // calls drivers on its own goroutines, which do not recover from panics: to
 // open a connection, and to close rows and transactions whose context has
-// ended. The types in this file turn a panic into a protocolError and close the
+// ended. The types in this file turn a panic into a screen.ProtocolError and close the
 // connection.
 
 // sessionConn lists the interfaces that the connections of both drivers implement.
@@ -93,7 +94,7 @@ func recoverDriver(log *slog.Logger, err *error) {
 // driverPanicked logs a driver's panic and returns its error.
 func driverPanicked(log *slog.Logger, cause any) error {
 	logPanic(log, cause)
-	return &protocolError{"the driver could not read the answer"}
+	return &screen.ProtocolError{Rule: "the driver could not read the answer"}
 }
 
 // logPanic logs a panic with its stack. It logs only the type of a cause that is not a

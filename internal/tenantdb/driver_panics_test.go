@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // faultyDriver panics in every call once panics is set. It is its own
@@ -154,7 +155,7 @@ func TestDriverPanics(t *testing.T) {
 			}
 			faulty.panics = true
 			err := call(c, stmt, rows, tx)
-			var broken *protocolError
+			var broken *screen.ProtocolError
 			if !errors.As(err, &broken) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) {
 				t.Errorf("got %v", err)
 			}
@@ -185,7 +186,7 @@ func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	var callers sync.WaitGroup
 	for range 8 { // the opener serves the waiting callers
 		callers.Go(func() {
-			var broken *protocolError
+			var broken *screen.ProtocolError
 			if err := pool.PingContext(t.Context()); !errors.As(err, &broken) {
 				t.Errorf("got %v", err)
 			}

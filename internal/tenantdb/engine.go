@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // Engine is one kind of database server.
@@ -108,7 +109,7 @@ func answerTooLong(err error) *stoa.Error {
 // server with an unusually high iteration count.
 func tooManyIterations(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
-		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).WithCause(err)
+		"Set scram_iterations to %d or less there, and then the password again.", screen.MaxIterations, screen.MaxIterations).WithCause(err)
 }
 
 // busy returns the fault for too many concurrent connection attempts by Stoa.
@@ -123,7 +124,7 @@ func networkFault(err error) *stoa.Error {
 		recordErr tls.RecordHeaderError
 		alertErr  tls.AlertError
 		netErr    net.Error
-		protoErr  *protocolError
+		protoErr  *screen.ProtocolError
 	)
 	switch {
 	case errors.Is(err, dial.ErrUnknownHost):
@@ -131,7 +132,7 @@ func networkFault(err error) *stoa.Error {
 			"Check the name; it must be the server's public one, unless the operator has allowed its network.").WithCause(err)
 	case errors.As(err, &protoErr):
 		return protocolBroken(err)
-	case errors.Is(err, errAnswerTooLong):
+	case errors.Is(err, screen.ErrAnswerTooLong):
 		return answerTooLong(err)
 	case errors.Is(err, dial.ErrHostForbidden):
 		return stoa.Errorf(stoa.DatabaseHostForbidden,

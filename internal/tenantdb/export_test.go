@@ -13,11 +13,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
-	"golang.org/x/time/rate"
-
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // These exports give the tests of this package access to its internals.
@@ -103,24 +102,16 @@ func (c ConcurrencyLimiter) Waiting() int {
 }
 
 var (
-	ErrQueueFull     = errQueueFull
-	ErrOpen          = errOpen
-	ErrAnswerTooLong = errAnswerTooLong
-	ErrNoConnection  = errNoConnection
-	ErrHashing       = errHashing
+	ErrQueueFull    = errQueueFull
+	ErrOpen         = errOpen
+	ErrNoConnection = errNoConnection
 )
 
 const (
-	GrowAfter       = growAfter
-	QueuePerConn    = queuePerConn
-	SafetyNet       = safetyNet
-	MaxAnswer       = maxAnswer
-	MaxAsideBytes   = maxAsideBytes
-	MaxIterations   = maxIterations
-	HashingWait     = hashingWait
-	UnusualWait     = unusualWait
-	UsualIterations = usualIterations
-	TripAfter       = tripAfter
+	GrowAfter    = growAfter
+	QueuePerConn = queuePerConn
+	SafetyNet    = safetyNet
+	TripAfter    = tripAfter
 )
 
 // Connections returns how many connections to c's server the manager counts,
@@ -168,24 +159,14 @@ func (c ConnectionLimiter) Dial(ctx context.Context, server string, next dial.Fu
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }
 
-// Hashings contains one element for each password that is being hashed.
-var Hashings = hashings
-
-// HashingSlot is a connection's permission to hash, without the connection.
-type HashingSlot struct{ s *hashingSlot }
-
-func NewHashingSlot(ctx context.Context, all chan struct{}, unusual *rate.Limiter) HashingSlot {
-	return HashingSlot{&hashingSlot{all: all, unusual: unusual, ctx: ctx}}
-}
-
-func (s HashingSlot) Take(iterations int) error { return s.s.take(iterations) }
-func (s HashingSlot) Release()                  { s.s.release() }
+// Hashing limits the passwords that this process hashes.
+var Hashing = hashing
 
 // ScreenedPool returns a pool of the driver for c that recovers from no panic.
 // UnscreenedPool returns a pool whose connections are not checked.
 func ScreenedPool(c credential.Credentials, dial dial.Func) *sql.DB {
 	return driverPool(c, dial, stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
-		screenConnection(cfg, nil)
+		screen.Postgres(cfg, hashing)
 		return nil
 	}))
 }

@@ -14,15 +14,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
-	"golang.org/x/time/rate"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -90,8 +88,8 @@ func TestSCRAMChallenges(t *testing.T) {
 	}{
 		"usual":                {challenged(4096), refused},
 		"one":                  {challenged(1), refused},
-		"most":                 {challenged(tenantdb.MaxIterations), refused},
-		"one more":             {challenged(tenantdb.MaxIterations + 1), tooMany},
+		"most":                 {challenged(screen.MaxIterations), refused},
+		"one more":             {challenged(screen.MaxIterations + 1), tooMany},
 		"ten million":          {challenged(10_000_000), tooMany},
 		"two thousand million": {challenged(2_000_000_000), tooMany},
 		"beyond 64 bits":       {challenged("99999999999999999999"), broken},
@@ -136,7 +134,7 @@ func TestSCRAMIterationsOfARealServer(t *testing.T) {
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
 		t.Skip("needs PostgreSQL")
 	}
-	for iterations, good := range map[int]bool{tenantdb.MaxIterations: true, tenantdb.MaxIterations + 1: false} {
+	for iterations, good := range map[int]bool{screen.MaxIterations: true, screen.MaxIterations + 1: false} {
 		t.Run(fmt.Sprint(iterations), func(t *testing.T) {
 			t.Parallel()
 			c := tenantdbtest.Create(t, credential.PostgreSQL)
@@ -175,8 +173,9 @@ func verifier(t *testing.T, password string, iterations int) string {
 // hashed yet waits until its caller cancels, and that it has then hashed
 // nothing.
 func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it uses all slots
-	for range cap(tenantdb.Hashings) {
-		tenantdb.Hashings <- struct{}{}
+	_, most := tenantdb.Hashing.Slots()
+	for range most {
+		testkit.Must(t, tenantdb.Hashing.Acquire(t.Context(), 1))
 	}
 	server := newScram(challenged(4096))
 	c := at(t, credential.PostgreSQL, credential.TLSDisable, server.serve)
@@ -192,12 +191,12 @@ func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it uses
 	if n := len(server.proofs); n != 0 {
 		t.Errorf("%d proofs were computed out of turn", n)
 	}
-	for range cap(tenantdb.Hashings) {
-		<-tenantdb.Hashings
+	for range most {
+		tenantdb.Hashing.Release()
 	}
 	checkFault(t, db.Ping(t.Context()), stoa.DatabaseAuthFailed, c)
-	if len(server.proofs) != 1 || len(tenantdb.Hashings) != 0 {
-		t.Errorf("%d proofs, %d turns are taken", len(server.proofs), len(tenantdb.Hashings))
+	if used, _ := tenantdb.Hashing.Slots(); len(server.proofs) != 1 || used != 0 {
+		t.Errorf("%d proofs, %d turns are taken", len(server.proofs), used)
 	}
 }
 
@@ -205,6 +204,7 @@ func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it uses
 // behaves between its challenge and the end. As many such servers as there are
 // slots do not prevent a connection to a working server.
 func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it counts all slots
+	_, most := tenantdb.Hashing.Slots()
 	stall := make(chan struct{})
 	t.Cleanup(func() { close(stall) })
 	for name, server := range map[string]*scram{
@@ -217,97 +217,30 @@ func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it co
 		c := at(t, credential.PostgreSQL, credential.TLSDisable, server.serve)
 		ctx, cancel := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
-		for range 2 * cap(tenantdb.Hashings) {
+		for range 2 * most {
 			callers.Go(func() {
 				if err := tenantdbtest.Open(t, c).Ping(ctx); err == nil {
 					t.Errorf("connected to a server that %s", name)
 				}
 			})
 		}
-		for range 2 * cap(tenantdb.Hashings) {
+		for range 2 * most {
 			<-server.proofs
 		}
-		eventually(t, func() bool { return len(tenantdb.Hashings) == 0 })
+		eventually(t, func() bool { used, _ := tenantdb.Hashing.Slots(); return used == 0 })
 		cancel()
 		callers.Wait()
 	}
 }
 
-// TestHashingTakesTooLong checks that a connection that waits too long for a
-// slot fails with an error that says that Stoa is busy, and that this does not
-// count against the database.
-func TestHashingTakesTooLong(t *testing.T) {
+// TestHashingTooLongIsStoasFault checks that a password that could not be hashed in
+// time does not count against the database.
+func TestHashingTooLongIsStoasFault(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		all := make(chan struct{}, 1)
-		first, second := tenantdb.NewHashingSlot(t.Context(), all, nil), tenantdb.NewHashingSlot(t.Context(), all, nil)
-		testkit.Must(t, first.Take(4096))
-		begin := time.Now()
-		err := second.Take(4096)
-		if took := time.Since(begin); !errors.Is(err, tenantdb.ErrHashing) || !errors.Is(err, tenantdb.ErrNoConnection) || took != tenantdb.HashingWait {
-			t.Errorf("after %v: %v", took, err)
-		}
-		second.Release() // second does not have a slot
-		if len(all) != 1 {
-			t.Error("a turn was given back that was not taken")
-		}
-		first.Release()
-		first.Release()
-		testkit.Must(t, second.Take(4096))
-		fault := tenantdb.NewEngines(tenantdb.Options{})[credential.PostgreSQL].Fault(fmt.Errorf("wrapped: %w", tenantdb.ErrHashing))
-		if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsTransient(fault) {
-			t.Errorf("got %v", fault)
-		}
-	})
-}
-
-// TestUnusualHashingIsLimitedInTime checks that passwords with many iterations
-// take turns that depend on the iterations of those before, that few of them wait,
-// and that usual passwords do not wait for them.
-func TestUnusualHashingIsLimitedInTime(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		all, second := make(chan struct{}, 1), rate.Limit(tenantdb.MaxIterations)
-		unusual := rate.NewLimiter(second, tenantdb.MaxIterations)
-		take := func(iterations int) (time.Duration, error) {
-			slot := tenantdb.NewHashingSlot(t.Context(), all, unusual)
-			begin := time.Now()
-			err := slot.Take(iterations)
-			slot.Release()
-			return time.Since(begin).Round(time.Millisecond), err
-		}
-		var waited []time.Duration
-		var refused int
-		var mu sync.Mutex
-		var callers sync.WaitGroup
-		for range 10 {
-			callers.Go(func() {
-				took, err := take(tenantdb.MaxIterations)
-				mu.Lock()
-				defer mu.Unlock()
-				switch {
-				case err == nil:
-					waited = append(waited, took)
-				case !errors.Is(err, tenantdb.ErrHashing) || took != 0:
-					t.Errorf("after %v: %v", took, err)
-				default:
-					refused++
-				}
-			})
-		}
-		synctest.Wait()
-		if took, err := take(tenantdb.UsualIterations); took != 0 || err != nil {
-			t.Errorf("a usual password took %v: %v", took, err)
-		}
-		callers.Wait()
-		slices.Sort(waited)
-		if want := []time.Duration{0, time.Second, tenantdb.UnusualWait}; !slices.Equal(waited, want) || refused != 7 {
-			t.Errorf("waited %v, want %v; %d refused", waited, want, refused)
-		}
-		if took, err := take(tenantdb.UsualIterations + 1); took == 0 || err != nil { // what is left to pay
-			t.Errorf("after %v: %v", took, err)
-		}
-	})
+	fault := tenantdb.NewEngines(tenantdb.Options{})[credential.PostgreSQL].Fault(fmt.Errorf("wrapped: %w", screen.ErrHashing))
+	if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsTransient(fault) {
+		t.Errorf("got %v", fault)
+	}
 }
 
 // TestSCRAMIsBoundToTheCertificate checks that over TLS a password is bound to

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"strconv"
+
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // maxQueuedKills limits how many queries of a database wait to be killed. Any
@@ -61,7 +63,7 @@ func connectionID(ctx context.Context, conn driver.QueryerContext) (uint64, erro
 		return 0, err
 	}
 	if len(id) != 1 {
-		return 0, &protocolError{"no connection id"}
+		return 0, &screen.ProtocolError{Rule: "no connection id"}
 	}
 	if text, ok := id[0].([]byte); ok {
 		return strconv.ParseUint(string(text), 10, 64)
@@ -86,7 +88,7 @@ func (m *mysqlConnector) kill(id uint64) {
 	case <-ctx.Done():
 		return
 	}
-	conn, _, err := m.open(ctx)
+	conn, err := m.open(ctx)
 	if err != nil {
 		return
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // TestKillsAreBounded checks that a few cancelled queries at a server that does
@@ -75,8 +76,8 @@ func TestMySQLStatementTwice(t *testing.T) {
 		t.Fatalf("the id of a statement that was closed: %v", err)
 	}
 	_, err = c.PrepareContext(t.Context(), "SELECT 1")
-	var broken *protocolError
-	if err == nil || !errors.As(socket.failure(), &broken) {
-		t.Errorf("got %v, %v", err, socket.failure())
+	var broken *screen.ProtocolError
+	if err == nil || !errors.As(socket.Failure(), &broken) {
+		t.Errorf("got %v, %v", err, socket.Failure())
 	}
 }

@@ -13,9 +13,10 @@ import (
 
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
-// mysqlConnector makes connections on which a mysqlScreen checks every byte
+// mysqlConnector makes connections on which a screen checks every byte
 // from the server.
 type mysqlConnector struct {
 	config *mysql.Config // without TLS and dial function
@@ -47,10 +48,10 @@ func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	plain := m.state.plain.Load()
-	conn, screen, err := m.open(ctx)
+	conn, err := m.open(ctx)
 	if isMySQL(err, unknownVariable) && !plain {
 		m.state.plain.Store(true)
-		conn, screen, err = m.open(ctx)
+		conn, err = m.open(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -61,20 +62,20 @@ func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, asConnectError(err)
 	}
 	conn.sessionConn = &cancellable{mysqlConn: conn.sessionConn.(mysqlConn), kill: func() { m.kill(id) }}
-	screen.established()
+	conn.socket.(*mysqlSocket).checks.Established()
 	return conn, nil
 }
 
 // open makes a connection, logs in and applies the settings of the session.
-func (m *mysqlConnector) open(ctx context.Context) (conn *recoveringConn, screen *mysqlScreen, err error) {
+func (m *mysqlConnector) open(ctx context.Context) (conn *recoveringConn, err error) {
 	err = m.state.passwords.signIn(ctx, keyring.NewSecret(m.config.Passwd), func(password keyring.Secret) (err error) {
-		conn, screen, err = m.signIn(ctx, password)
+		conn, err = m.signIn(ctx, password)
 		return err
 	})
-	return conn, screen, err
+	return conn, err
 }
 
-func (m *mysqlConnector) signIn(ctx context.Context, password keyring.Secret) (_ *recoveringConn, _ *mysqlScreen, err error) {
+func (m *mysqlConnector) signIn(ctx context.Context, password keyring.Secret) (_ *recoveringConn, err error) {
 	var socket *mysqlSocket
 	defer func() {
 		if err != nil && socket != nil {
@@ -98,30 +99,30 @@ func (m *mysqlConnector) signIn(ctx context.Context, password keyring.Secret) (_
 	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	conn, err := connector.Connect(ctx)
 	if err != nil {
 		if socket != nil {
 			err = socket.explain(err, false)
 		}
-		return nil, nil, asConnectError(err)
+		return nil, asConnectError(err)
 	}
-	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, lifetime: newLifetime(m.state, generation), check: checkOf(socket.link)}, socket.screen, nil
+	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, lifetime: newLifetime(m.state, generation), check: checkOf(socket.link)}, nil
 }
 
 // mysqlSocket is the connection that a driver's connection reads from and
 // writes to.
 type mysqlSocket struct {
-	*screenedConn
+	*screen.Conn
 	link   *mysqlLink
-	screen *mysqlScreen
+	checks *screen.MySQL
 }
 
 func newMySQLSocket(conn net.Conn, secure func(net.Conn) (net.Conn, error), password keyring.Secret) *mysqlSocket {
-	screen := &mysqlScreen{}
-	link := &mysqlLink{Conn: conn, screen: screen, secure: secure, password: password}
-	return &mysqlSocket{screened(link, screen).(*screenedConn), link, screen}
+	checks := screen.NewMySQL()
+	link := &mysqlLink{Conn: conn, checks: checks, secure: secure, password: password}
+	return &mysqlSocket{screen.NewConn(link, checks), link, checks}
 }
 
 // explain returns the cause of a driver's error, because the driver does not
@@ -133,13 +134,13 @@ func (s *mysqlSocket) explain(err error, decoding bool) error {
 	case errors.Is(err, io.EOF), errors.Is(err, driver.ErrSkip), errors.Is(err, driver.ErrBadConn),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &answer):
 		return err
-	case s.failure() != nil:
-		return s.failure()
+	case s.Failure() != nil:
+		return s.Failure()
 	case s.link.fault != nil:
 		return s.link.fault
 	case decoding && !errors.Is(err, mysql.ErrInvalidConn):
 		_ = s.Close()
-		return &protocolError{"a value that its column cannot have"}
+		return &screen.ProtocolError{Rule: "a value that its column cannot have"}
 	}
 	return err
 }

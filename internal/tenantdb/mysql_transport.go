@@ -9,22 +9,22 @@ import (
 	"slices"
 
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
-// mysqlLink is the connection under a mysqlScreen. It encrypts by itself: if
+// mysqlLink is the connection under a screen.MySQL. It encrypts by itself: if
 // the driver encrypted, it would do so between the screen and its parser, and
 // the screen would see ciphertext. The driver is therefore configured as if the
 // connection were a local socket, which it considers secure, and sends no
 // request for TLS.
 //
-// mysqlLink sends that request as a separate packet. Until the first command,
-// the server's sequence numbers are therefore higher by one than the driver's.
-// Write adds one, and the screen subtracts one from what is read.
+// mysqlLink sends that request as a separate packet: see screen.MySQL.Encrypted. Write
+// adds the shift to what is written, and the screen subtracts it from what is read.
 //
 // Source: MySQL client/server protocol, "Protocol::SSLRequest".
 type mysqlLink struct {
 	net.Conn
-	screen   *mysqlScreen
+	checks   *screen.MySQL
 	secure   func(net.Conn) (net.Conn, error) // nil: plaintext, as the merchant has chosen
 	password keyring.Secret
 
@@ -54,7 +54,7 @@ func (l *mysqlLink) current() net.Conn {
 // Read implements net.Conn.
 func (l *mysqlLink) Read(p []byte) (int, error) {
 	n, err := l.current().Read(p)
-	if errors.Is(err, errAnswerTooLong) || errors.Is(err, errOutOfMemory) {
+	if errors.Is(err, screen.ErrAnswerTooLong) || errors.Is(err, errOutOfMemory) {
 		l.fault = err
 	}
 	return n, err
@@ -70,7 +70,7 @@ func (l *mysqlLink) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if l.screen.shift == 0 {
+	if l.checks.Shift() == 0 {
 		return l.current().Write(p)
 	}
 	if _, err := l.encrypted.Write(l.translate(p, first)); err != nil {
@@ -83,12 +83,12 @@ func (l *mysqlLink) Write(p []byte) (int, error) {
 // greeting.
 func (l *mysqlLink) encrypt(answer []byte) error {
 	const head = 4 + 32
-	if !l.screen.offersTLS || len(answer) < head {
+	if !l.checks.OffersTLS() || len(answer) < head {
 		return errNoTLS
 	}
 	request := slices.Clone(answer[:head])
 	request[0], request[1], request[2] = head-4, 0, 0
-	request[4+1] |= mysqlCapSSL >> 8
+	request[4+1] |= screen.MySQLCapSSL >> 8
 	if _, err := l.Conn.Write(request); err != nil {
 		return err
 	}
@@ -96,7 +96,8 @@ func (l *mysqlLink) encrypt(answer []byte) error {
 	if err != nil {
 		return err
 	}
-	l.encrypted, l.screen.shift = encrypted, 1
+	l.encrypted = encrypted
+	l.checks.Encrypted()
 	return nil
 }
 
@@ -106,13 +107,13 @@ func (l *mysqlLink) translate(p []byte, first bool) []byte {
 	q := slices.Clone(p)
 	at := 4 // index of the answer to the plugin's challenge
 	if first {
-		q[4+1] |= mysqlCapSSL >> 8
+		q[4+1] |= screen.MySQLCapSSL >> 8
 		at = 4 + 32 + bytes.IndexByte(q[4+32:], 0) + 1 // after the user name
 	}
-	if l.screen.plugin == pluginSHA256 {
+	if l.checks.WantsPassword() {
 		q = l.withPassword(q, at, first)
 	}
-	q[3] += l.screen.shift
+	q[3] += l.checks.Shift()
 	return q
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // minPostgres is the oldest major version on which the schema is tested.
@@ -64,7 +65,7 @@ func (postgresEngine) config(c credential.Credentials, dial dial.Func) (*pgx.Con
 		cfg.DialFunc = refuseWithoutTLS(dial)
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
-	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may announce any length
+	cfg.MaxProtocolMessageBodyLen = screen.MaxAnswer // a server may announce any length
 	// Stoa listens to no notification of a store's database. Without this
 	// function the driver would store notifications.
 	cfg.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
@@ -263,9 +264,9 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 		}
 	}
 	switch {
-	case errors.Is(err, errIterations):
+	case errors.Is(err, screen.ErrIterations):
 		return tooManyIterations(err)
-	case errors.Is(err, errHashing):
+	case errors.Is(err, screen.ErrHashing):
 		return busy(err)
 	}
 	if fault := networkFault(err); fault != nil {

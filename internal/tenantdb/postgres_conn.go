@@ -4,12 +4,14 @@ import (
 	"context"
 	"database/sql/driver"
 	"log/slog"
+	"runtime"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // postgresConnector makes connections that return panics as errors and that
@@ -81,7 +83,7 @@ func (p *postgresConnector) connect(ctx context.Context, password keyring.Secret
 	if p.state.poolerOf(p.credentials) == credential.TransactionPooler {
 		unprepared(cfg)
 	}
-	screenConnection(cfg, unusualHashingsOf(p.credentials))
+	screen.Postgres(cfg, hashingLimits(p.credentials))
 	after := func(ctx context.Context, conn *pgx.Conn) error {
 		err := registerTypes(ctx, conn)
 		if err == nil {
@@ -113,4 +115,16 @@ func pgxConn(conn any, op func(*pgx.Conn) error) (err error) {
 	c := conn.(*recoveringConn)
 	defer c.recovered(&err)
 	return op(c.sessionConn.(*stdlib.Conn).Conn())
+}
+
+// hashing limits the passwords of all connections of this process.
+var hashing = screen.NewHashingLimits(runtime.GOMAXPROCS(0))
+
+// hashingLimits returns the limits for passwords of c's server. Managed databases are
+// on the operator's own.
+func hashingLimits(c credential.Credentials) screen.HashingLimits {
+	if c.Kind == credential.Managed {
+		return hashing.Trusted()
+	}
+	return hashing
 }

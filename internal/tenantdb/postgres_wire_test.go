@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -102,7 +103,7 @@ func TestAnswerDuringALongRequest(t *testing.T) {
 		if _, err := conn.Write(loggedIn); err != nil {
 			return
 		}
-		notice := repeated(encoded(&pgproto3.NoticeResponse{Message: strings.Repeat("x", 8000)}), tenantdb.MaxAnswer/4)
+		notice := repeated(encoded(&pgproto3.NoticeResponse{Message: strings.Repeat("x", 8000)}), screen.MaxAnswer/4)
 		request := make([]byte, 16<<10)
 		for {
 			if _, err := io.ReadFull(conn, request); err != nil {
@@ -119,10 +120,10 @@ func TestAnswerDuringALongRequest(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	_, err := db.Exec(ctx, `INSERT INTO t VALUES ('`+strings.Repeat("x", 8<<20)+`')`)
-	if !errors.Is(err, tenantdb.ErrAnswerTooLong) || ctx.Err() != nil {
+	if !errors.Is(err, screen.ErrAnswerTooLong) || ctx.Err() != nil {
 		t.Errorf("got %v, %v", err, ctx.Err())
 	}
-	if most := int64(tenantdb.MaxAnswer + 16<<20); said.Load() > most { // the network buffers what exceeds the limit
+	if most := int64(screen.MaxAnswer + 16<<20); said.Load() > most { // the network buffers what exceeds the limit
 		t.Errorf("the server said %d MB", said.Load()>>20)
 	}
 }

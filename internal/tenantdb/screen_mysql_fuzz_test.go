@@ -159,7 +159,7 @@ func converse(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	socket.screen.established()
+	socket.checks.Established()
 	c := connected.(mysqlConn)
 	defer c.Close() //nolint:errcheck // there is no server
 	rows, err := c.QueryContext(ctx, everyType, nil)

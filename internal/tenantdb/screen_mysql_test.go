@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -382,7 +383,7 @@ func TestMySQLRowsWithoutEnd(t *testing.T) {
 	db := tenantdbtest.Open(t, c)
 	var rows []string
 	err := db.Select(t.Context(), &rows, `SELECT a FROM t`)
-	if stoa.CodeOf(err) != stoa.DatabaseContentInvalid || len(rows) > tenantdb.MaxAnswer/160 {
+	if stoa.CodeOf(err) != stoa.DatabaseContentInvalid || len(rows) > screen.MaxAnswer/160 {
 		t.Errorf("%d rows: %v", len(rows), err)
 	}
 }

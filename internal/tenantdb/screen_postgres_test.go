@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -187,7 +188,7 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 			t.Run(fmt.Sprintf("%s %s tls=%v", a.name, a.at, encrypted), func(t *testing.T) { //nolint:paralleltest // see above
 				most := uint64(2 << 20) // bytes allocated
 				if len(a.bytes) > 1<<20 {
-					most = 4 * tenantdb.MaxAsideBytes // the driver reads some of it, in parts that it does not keep
+					most = 4 * screen.MaxAsideBytes // the driver reads some of it, in parts that it does not keep
 				}
 				before := runtime.NumGoroutine()
 				c := postgresAt(t, encrypted, a.script())

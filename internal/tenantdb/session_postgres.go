@@ -16,6 +16,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // postgresSetting is a setting of a session with the value that Stoa requires.
@@ -255,7 +256,7 @@ func lookAtSession(ctx context.Context, conn *pgx.Conn) (found sessionLook, err 
 		return found, err
 	}
 	if len(rows) != 1 || len(rows[0]) != 1 || json.Unmarshal(rows[0][0], &found) != nil {
-		return found, &protocolError{"an answer about the session that cannot be read"}
+		return found, &screen.ProtocolError{Rule: "an answer about the session that cannot be read"}
 	}
 	return found, nil
 }
@@ -404,7 +405,7 @@ func findStore(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, here str
 	}
 	i, err := strconv.Atoi(string(slices.Concat(rows[0]...)))
 	if err != nil || i < 0 || i >= len(elsewhere) {
-		return "", &protocolError{"a number that was not asked for"}
+		return "", &screen.ProtocolError{Rule: "a number that was not asked for"}
 	}
 	return elsewhere[i].Schema, nil
 }

@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
-	"golang.org/x/time/rate"
 
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
@@ -33,11 +32,11 @@ type postgresWire struct {
 	condemned atomic.Bool
 }
 
-// screenConnection adds a separate screen to the one connection that is made
-// with cfg. unusual limits the passwords that take many iterations.
-func screenConnection(cfg *pgx.ConnConfig, unusual *rate.Limiter) {
+// Postgres adds a separate screen to the one connection that is made with cfg.
+// limits is shared by all connections.
+func Postgres(cfg *pgx.ConnConfig, limits HashingLimits) {
 	w := &postgresWire{dial: dial.Func(cfg.DialFunc)}
-	w.slot.all, w.slot.unusual = hashings, unusual
+	w.slot.limits = limits
 	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 }
@@ -53,7 +52,7 @@ func (w *postgresWire) connect(ctx context.Context, network, address string) (ne
 		return nil, err
 	}
 	w.slot.ctx = ctx
-	w.conn = &limitedConn{Conn: conn, received: &w.answer, most: maxAnswer, onClose: w.slot.release}
+	w.conn = &limitedConn{Conn: conn, received: &w.answer, most: MaxAnswer, onClose: w.slot.release}
 	return w.conn, nil
 }
 
@@ -71,7 +70,7 @@ func (w *postgresWire) connectToCancel(ctx context.Context, network, address str
 
 // frontend reads from r, the driver's own reader of conn, through the screen.
 func (w *postgresWire) frontend(r io.Reader, conn io.Writer) *pgproto3.Frontend {
-	c := screened(&frontendConn{Conn: conn.(net.Conn), r: r, wire: w}, &w.screen)
+	c := NewConn(&frontendConn{Conn: conn.(net.Conn), r: r, wire: w}, &w.screen)
 	return pgproto3.NewFrontend(c, c)
 }
 
@@ -91,7 +90,7 @@ func (c *frontendConn) Close() error {
 	return c.wire.conn.Close()
 }
 
-// limitedConn returns errAnswerTooLong once received exceeds most, also to a
+// limitedConn returns ErrAnswerTooLong once received exceeds most, also to a
 // concurrent writer.
 type limitedConn struct {
 	net.Conn
@@ -103,10 +102,10 @@ type limitedConn struct {
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.received.Add(int64(n)) > c.most || errors.Is(err, errAnswerTooLong) { // the underlying connection counts too
+	if c.received.Add(int64(n)) > c.most || errors.Is(err, ErrAnswerTooLong) { // the underlying connection counts too
 		c.exceeded.Store(true)
 		_ = c.Close()
-		return 0, errAnswerTooLong
+		return 0, ErrAnswerTooLong
 	}
 	return n, err
 }
@@ -114,7 +113,7 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 func (c *limitedConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && c.exceeded.Load() {
-		err = errAnswerTooLong
+		err = ErrAnswerTooLong
 	}
 	return n, err
 }
@@ -123,3 +122,6 @@ func (c *limitedConn) Close() error {
 	c.onClose()
 	return c.Conn.Close()
 }
+
+// NetConn returns the underlying connection, as the method of tls.Conn does.
+func (c *limitedConn) NetConn() net.Conn { return c.Conn }

@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"bytes"
@@ -62,7 +62,7 @@ func (a *answers) request(p []byte) {
 		return
 	}
 	if !a.isIdle() {
-		a.fault = &protocolError{what: "a request begins before the last one was answered"}
+		a.fault = &ProtocolError{Rule: "a request begins before the last one was answered"}
 		return
 	}
 	a.columns, a.results = -1, 0
@@ -72,7 +72,7 @@ func (a *answers) request(p []byte) {
 			length = int(binary.BigEndian.Uint32(p[1:]))
 		}
 		if length < lengthBytes || length >= len(p) || !a.note(p[0], p[headerBytes:1+length]) {
-			a.fault = &protocolError{what: "a request of an unknown form"}
+			a.fault = &ProtocolError{Rule: "a request of an unknown form"}
 			return
 		}
 		p = p[1+length:]
@@ -251,7 +251,7 @@ func (a *answers) describeParameters(body []byte) error {
 			a.types = append(a.types, oid)
 		}
 		if len(a.types) > maxParameterTypes {
-			return &protocolError{what: "too many types of parameters"}
+			return &ProtocolError{Rule: "too many types of parameters"}
 		}
 	}
 	return a.describe(len(body))
@@ -285,7 +285,7 @@ func (a *answers) describe(size int) error {
 	of.described += size
 	a.described += size
 	if a.described > maxDescribedBytes {
-		return &protocolError{what: "too long descriptions of statements"}
+		return &ProtocolError{Rule: "too long descriptions of statements"}
 	}
 	a.complete()
 	return nil

@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import "encoding/binary"
 
@@ -112,7 +112,7 @@ func (r *mysqlRows) feed(p []byte) error {
 // end checks that the row is complete.
 func (r *mysqlRows) end() error {
 	if r.column != len(r.columns) || r.head+r.left+r.have != 0 {
-		return &protocolError{"row is too short"}
+		return &ProtocolError{Rule: "row is too short"}
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (r *mysqlRows) step(p []byte) (n int, err error) {
 		}
 		return n, nil
 	case r.column == len(r.columns):
-		return 0, &protocolError{"row is too long"}
+		return 0, &ProtocolError{Rule: "row is too long"}
 	case r.left > 0:
 		return r.value(p)
 	}
@@ -147,7 +147,7 @@ func (r *mysqlRows) value(p []byte) (n int, err error) {
 		return n, nil
 	}
 	if r.length > 0 && !isMySQLMoment(r.columns[r.column].kind, r.moment[:r.length]) {
-		return n, &protocolError{"impossible date or time"}
+		return n, &ProtocolError{Rule: "impossible date or time"}
 	}
 	r.length = 0
 	r.nextColumn()
@@ -185,14 +185,14 @@ func (r *mysqlRows) prefixByte() error {
 	}
 	size := mysqlIntegerSize(r.prefix[0])
 	if size == 0 {
-		return &protocolError{"malformed length of a value"}
+		return &ProtocolError{Rule: "malformed length of a value"}
 	}
 	if r.have < size {
 		return nil
 	}
 	length := mysqlIntegerValue(r.prefix[:size])
 	if !mysqlIsShortest(length, size) || length > maxMySQLPacket || !r.fits(column, int(length)) {
-		return &protocolError{"malformed length of a value"}
+		return &ProtocolError{Rule: "malformed length of a value"}
 	}
 	r.have = 0
 	if r.left = int(length); r.left == 0 {

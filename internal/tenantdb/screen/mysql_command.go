@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import "encoding/binary"
 
@@ -8,9 +8,9 @@ type mysqlStatement struct {
 	columns []mysqlColumn
 }
 
-// sent implements protocolScreen. The driver writes one chunk of a packet at a
+// sent implements checker. The driver writes one chunk of a packet at a
 // time.
-func (s *mysqlScreen) sent(p []byte) {
+func (s *MySQL) sent(p []byte) {
 	if len(p) < 4 {
 		s.breakOff("the driver wrote less than a header")
 		return
@@ -30,7 +30,7 @@ func (s *mysqlScreen) sent(p []byte) {
 }
 
 // begin records a command.
-func (s *mysqlScreen) begin(sequence byte, p []byte) {
+func (s *MySQL) begin(sequence byte, p []byte) {
 	switch {
 	case len(p) == 0 || sequence != 0:
 		s.breakOff("the driver wrote what is no command")
@@ -71,9 +71,9 @@ func statementID(p []byte) uint32 {
 
 // result checks the first packet of a result.
 // Source: MySQL client/server protocol, "COM_QUERY Response".
-func (s *mysqlScreen) result(p []byte) error {
+func (s *MySQL) result(p []byte) error {
 	if s.results++; s.results > maxMySQLResults {
-		return &protocolError{"too many results"}
+		return &ProtocolError{Rule: "too many results"}
 	}
 	switch {
 	case p[0] == mysqlERR:
@@ -81,9 +81,9 @@ func (s *mysqlScreen) result(p []byte) error {
 	case p[0] == mysqlOK:
 		return s.endOfResult(p)
 	case p[0] == mysqlLocalFile:
-		return &protocolError{"request for a local file"}
+		return &ProtocolError{Rule: "request for a local file"}
 	case s.command == mysqlPing:
-		return &protocolError{"unexpected packet"}
+		return &ProtocolError{Rule: "unexpected packet"}
 	}
 	return s.columnCount(p)
 }
@@ -91,7 +91,7 @@ func (s *mysqlScreen) result(p []byte) error {
 // columnCount checks the number of columns and, with cacheMetadata, the byte
 // that says whether their definitions follow.
 // Source: MariaDB client/server protocol, "Result Set Packets".
-func (s *mysqlScreen) columnCount(p []byte) error {
+func (s *MySQL) columnCount(p []byte) error {
 	count, n, ok := mysqlInteger(p)
 	p = p[min(n, len(p)):]
 	follows := true
@@ -101,7 +101,7 @@ func (s *mysqlScreen) columnCount(p []byte) error {
 		ok = false
 	}
 	if !ok || count == 0 || count > maxMySQLColumns || len(p) != 0 {
-		return &protocolError{"malformed number of columns"}
+		return &ProtocolError{Rule: "malformed number of columns"}
 	}
 	s.columns, s.wanted = s.columns[:0], int(count)
 	if follows {
@@ -110,7 +110,7 @@ func (s *mysqlScreen) columnCount(p []byte) error {
 	}
 	known := s.find(s.statement)
 	if s.command != mysqlExecute || s.results > 1 || known == nil || len(known.columns) != s.wanted {
-		return &protocolError{"columns that were never defined"}
+		return &ProtocolError{Rule: "columns that were never defined"}
 	}
 	s.columns = append(s.columns, known.columns...)
 	s.phase = phaseRows
@@ -122,19 +122,19 @@ func (s *mysqlScreen) columnCount(p []byte) error {
 
 // prepared checks the first packet of the answer to a prepare.
 // Source: MySQL client/server protocol, "COM_STMT_PREPARE Response".
-func (s *mysqlScreen) prepared(p []byte) error {
+func (s *MySQL) prepared(p []byte) error {
 	if p[0] == mysqlERR {
 		return s.refusal(p, phaseIdle)
 	}
 	if p[0] != mysqlOK || len(p) < 12 {
-		return &protocolError{"malformed answer to a prepare"}
+		return &ProtocolError{Rule: "malformed answer to a prepare"}
 	}
 	s.preparing = binary.LittleEndian.Uint32(p[1:])
 	s.wanted = int(binary.LittleEndian.Uint16(p[5:]))
 	s.params = int(binary.LittleEndian.Uint16(p[7:]))
 	s.columns = s.columns[:0]
 	if s.wanted > maxMySQLColumns || s.cacheMetadata && s.find(s.preparing) != nil {
-		return &protocolError{"malformed answer to a prepare"}
+		return &ProtocolError{Rule: "malformed answer to a prepare"}
 	}
 	if s.params > 0 {
 		s.phase = phaseParams
@@ -145,10 +145,10 @@ func (s *mysqlScreen) prepared(p []byte) error {
 }
 
 // definition checks the definition of a parameter or a column.
-func (s *mysqlScreen) definition(p []byte) error {
+func (s *MySQL) definition(p []byte) error {
 	column, ok := parseMySQLColumn(p)
 	if !ok {
-		return &protocolError{"malformed column definition"}
+		return &ProtocolError{Rule: "malformed column definition"}
 	}
 	if s.phase == phaseParams {
 		if s.params--; s.params > 0 {
@@ -172,7 +172,7 @@ func (s *mysqlScreen) definition(p []byte) error {
 	return s.afterColumns()
 }
 
-func (s *mysqlScreen) afterParams() {
+func (s *MySQL) afterParams() {
 	if s.wanted > 0 {
 		s.phase = phaseColumns
 		return
@@ -181,7 +181,7 @@ func (s *mysqlScreen) afterParams() {
 	s.phase = phaseIdle
 }
 
-func (s *mysqlScreen) afterColumns() error {
+func (s *MySQL) afterColumns() error {
 	if s.command == mysqlPrepare {
 		s.remember(s.preparing)
 		s.phase = phaseIdle
@@ -193,7 +193,7 @@ func (s *mysqlScreen) afterColumns() error {
 	}
 	for _, c := range s.columns {
 		if c.kind == columnUnknown {
-			return &protocolError{"unknown type of a column"}
+			return &ProtocolError{Rule: "unknown type of a column"}
 		}
 	}
 	if s.results == 1 { // the driver keeps the columns of the first result
@@ -203,32 +203,32 @@ func (s *mysqlScreen) afterColumns() error {
 }
 
 // endOfRows checks the packet after the last row.
-func (s *mysqlScreen) endOfRows(p []byte) error {
+func (s *MySQL) endOfRows(p []byte) error {
 	switch {
 	case p[0] == mysqlERR:
 		return s.refusal(p, phaseIdle)
 	case p[0] != mysqlEOF:
-		return &protocolError{"unexpected packet"}
+		return &ProtocolError{Rule: "unexpected packet"}
 	case s.deprecateEOF:
 		return s.endOfResult(p)
 	case !isMySQLEOF(p):
-		return &protocolError{"malformed end of the rows"}
+		return &ProtocolError{Rule: "malformed end of the rows"}
 	}
 	s.afterResult(binary.LittleEndian.Uint16(p[3:]))
 	return nil
 }
 
 // endOfResult checks an OK packet.
-func (s *mysqlScreen) endOfResult(p []byte) error {
+func (s *MySQL) endOfResult(p []byte) error {
 	status, ok := mysqlStatus(p)
 	if !ok || s.command == mysqlPing && status&mysqlMoreResults != 0 {
-		return &protocolError{"malformed OK packet"}
+		return &ProtocolError{Rule: "malformed OK packet"}
 	}
 	s.afterResult(status)
 	return nil
 }
 
-func (s *mysqlScreen) afterResult(status uint16) {
+func (s *MySQL) afterResult(status uint16) {
 	s.phase = phaseIdle
 	if status&mysqlMoreResults != 0 {
 		s.phase = phaseResult
@@ -236,7 +236,7 @@ func (s *mysqlScreen) afterResult(status uint16) {
 }
 
 // find returns the stored statement with that id, or nil.
-func (s *mysqlScreen) find(id uint32) *mysqlStatement {
+func (s *MySQL) find(id uint32) *mysqlStatement {
 	for i := range s.statements {
 		if s.statements[i].id == id {
 			return &s.statements[i]
@@ -247,7 +247,7 @@ func (s *mysqlScreen) find(id uint32) *mysqlStatement {
 
 // remember stores the columns of a statement, because the server may omit them
 // in later answers.
-func (s *mysqlScreen) remember(id uint32) {
+func (s *MySQL) remember(id uint32) {
 	if !s.cacheMetadata {
 		return
 	}
@@ -265,7 +265,7 @@ func (s *mysqlScreen) remember(id uint32) {
 	known.columns = append(known.columns[:0], s.columns...)
 }
 
-func (s *mysqlScreen) forget(id uint32) {
+func (s *MySQL) forget(id uint32) {
 	if known := s.find(id); known != nil {
 		last := len(s.statements) - 1
 		*known, s.statements[last] = s.statements[last], *known

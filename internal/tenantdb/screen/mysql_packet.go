@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"bytes"
@@ -44,9 +44,9 @@ func (k *mysqlPacket) begin(expected byte) error {
 	k.outOfOrder = k.sequence != expected
 	switch {
 	case k.size == 0:
-		return &protocolError{"empty packet"}
+		return &ProtocolError{Rule: "empty packet"}
 	case k.size > maxMySQLPacket:
-		return &protocolError{"packet is too long"}
+		return &ProtocolError{Rule: "packet is too long"}
 	}
 	return nil
 }

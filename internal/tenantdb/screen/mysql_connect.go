@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 const (
 	mysqlCapMySQL      = 1 << 0 // not set by MariaDB, which then has extended capabilities
 	mysqlCapProtocol41 = 1 << 9
-	mysqlCapSSL        = 1 << 11
+	MySQLCapSSL        = 1 << 11
 	mysqlCapEOF        = 1 << 24 // CLIENT_DEPRECATE_EOF
 	mariaDBCapMetadata = 1 << 4  // MARIADB_CLIENT_CACHE_METADATA
 )
@@ -35,11 +35,11 @@ const (
 
 // greeting checks the server's first packet.
 // Source: MySQL client/server protocol, "Protocol::HandshakeV10".
-func (s *mysqlScreen) greeting(p []byte) error {
+func (s *MySQL) greeting(p []byte) error {
 	if p[0] == mysqlERR {
 		return s.refusal(p, phaseEnded)
 	}
-	malformed := &protocolError{"malformed greeting"}
+	malformed := &ProtocolError{Rule: "malformed greeting"}
 	if p[0] != 10 {
 		return malformed
 	}
@@ -59,7 +59,7 @@ func (s *mysqlScreen) greeting(p []byte) error {
 	if len(plugin) > maxPluginName {
 		return malformed
 	}
-	s.offersTLS = capabilities&mysqlCapSSL != 0
+	s.offersTLS = capabilities&MySQLCapSSL != 0
 	s.plugin = string(plugin)
 	s.phase = phaseIdle
 	return nil
@@ -67,9 +67,9 @@ func (s *mysqlScreen) greeting(p []byte) error {
 
 // auth checks the server's reply to the client's authentication.
 // Source: MySQL client/server protocol, "Authentication Phase".
-func (s *mysqlScreen) auth(p []byte) error {
+func (s *MySQL) auth(p []byte) error {
 	if s.authPackets++; s.authPackets > maxMySQLAuthPackets {
-		return &protocolError{"too many rounds of authentication"}
+		return &ProtocolError{Rule: "too many rounds of authentication"}
 	}
 	ok := false
 	switch p[0] {
@@ -86,14 +86,14 @@ func (s *mysqlScreen) auth(p []byte) error {
 		ok = (s.plugin == pluginCaching || s.plugin == pluginSHA256) && isAuthData(p[1:])
 	}
 	if !ok {
-		return &protocolError{"malformed authentication packet"}
+		return &ProtocolError{Rule: "malformed authentication packet"}
 	}
 	return nil
 }
 
 // switchPlugin checks a request to authenticate with another plugin.
 // Source: MySQL client/server protocol, "Protocol::AuthSwitchRequest".
-func (s *mysqlScreen) switchPlugin(p []byte) bool {
+func (s *MySQL) switchPlugin(p []byte) bool {
 	name, data, ok := mysqlText(p)
 	if !ok || name == "" || len(name) > maxPluginName {
 		return false
@@ -130,7 +130,7 @@ func isAuthData(p []byte) bool {
 // respond records the client's answer to the greeting; p is the content of that
 // packet.
 // Source: MySQL client/server protocol, "Protocol::HandshakeResponse41".
-func (s *mysqlScreen) respond(p []byte) {
+func (s *MySQL) respond(p []byte) {
 	s.responded = true
 	if s.phase != phaseIdle || len(p) < 32 {
 		s.breakOff("the driver answered what is no greeting")
@@ -143,4 +143,4 @@ func (s *mysqlScreen) respond(p []byte) {
 }
 
 // breakOff makes the next Read fail.
-func (s *mysqlScreen) breakOff(what string) { s.broken = &protocolError{what} }
+func (s *MySQL) breakOff(what string) { s.broken = &ProtocolError{Rule: what} }

@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"encoding/binary"
@@ -17,7 +17,6 @@ const (
 	maxDescription    = 1 << 18  // of a description of parameters or of columns
 	maxCommandTag     = 256      // of a CommandComplete
 	maxColumns        = 1664     // columns of a row: MaxTupleAttributeNumber of PostgreSQL
-	maxAsideBytes     = 4 << 20  // of errors, notices, notifications and parameter reports for one request
 	maxAsides         = 1 << 14  // messages of these kinds for one request
 	maxReported       = 64       // different parameters that a server reports
 	maxReportedBytes  = 64 << 10 // of their names and last values together
@@ -25,6 +24,10 @@ const (
 	maxDescribedBytes = 1 << 20  // of their descriptions in total, which the driver keeps
 	maxParameterTypes = 256      // different parameter types of statements: the driver keeps a plan for each
 )
+
+// MaxAsideBytes limits the errors, notices, notifications and parameter reports for one
+// request of PostgreSQL's protocol, in bytes.
+const MaxAsideBytes = 4 << 20
 
 // These constants describe the framing. A message's length includes itself and
 // excludes the type byte before it.
@@ -56,7 +59,7 @@ type postgresScreen struct {
 	reported reportedParameters
 }
 
-// received implements protocolScreen.
+// received implements checker.
 func (s *postgresScreen) received(p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +108,7 @@ func (s *postgresScreen) begin() error {
 func bodyLimits(kind byte) (shortest, longest int64) {
 	switch kind {
 	case 'D': // DataRow
-		return 2, maxAnswer
+		return 2, MaxAnswer
 	case 'T', 't': // RowDescription, ParameterDescription
 		return 2, maxDescription
 	case 'C': // CommandComplete
@@ -195,7 +198,7 @@ func (s *postgresScreen) message(kind byte, body []byte) error {
 	return nil
 }
 
-// sent implements protocolScreen. The driver writes each request in one piece.
+// sent implements checker. The driver writes each request in one piece.
 func (s *postgresScreen) sent(p []byte) {
 	s.slot.release() // the driver has finished hashing before it sends
 	s.mu.Lock()
@@ -214,5 +217,5 @@ func (s *postgresScreen) sent(p []byte) {
 // broken returns an error that names the kind of a message, which is one byte,
 // and the rule that the message breaks.
 func broken(kind byte, rule string) error {
-	return &protocolError{what: fmt.Sprintf("message %q %s", kind, rule)}
+	return &ProtocolError{Rule: fmt.Sprintf("message %q %s", kind, rule)}
 }

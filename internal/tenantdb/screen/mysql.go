@@ -1,8 +1,8 @@
-package tenantdb
+package screen
 
 // These constants limit what a MySQL server may send.
 const (
-	maxMySQLPacket      = maxAnswer // bytes; less than 2^24-1, so that no packet continues in another one
+	maxMySQLPacket      = MaxAnswer // bytes; less than 2^24-1, so that no packet continues in another one
 	maxMySQLControl     = 8 << 10   // bytes of a packet that is not a row: column definition, OK, ERR, EOF, authentication
 	maxMySQLColumns     = 4096      // the limit of the servers themselves
 	maxMySQLResults     = 64        // results of one command
@@ -55,21 +55,21 @@ const (
 	phaseEnded                 // nothing: the session has ended
 )
 
-// mysqlScreen is the protocolScreen of a MySQL or MariaDB connection. It
+// MySQL is the checker of a MySQL or MariaDB connection. It
 // follows the conversation packet by packet. It parses small packets as a whole
 // and rows as their bytes arrive. It lets through only what go-sql-driver/mysql
 // parses without a panic and with bounded memory.
 //
 // It is not safe for concurrent use: the driver never reads and writes at the
 // same time.
-type mysqlScreen struct {
+type MySQL struct {
 	phase mysqlPhase
 	ready bool // the connection is established
 	count int  // bytes of the current answer, including the cost of its rows; until ready, of all answers
 
 	packet mysqlPacket
 	next   byte // sequence number of the server's next packet
-	shift  byte // difference between the server's numbers and the driver's: see mysqlLink
+	shift  byte // difference between the server's numbers and the driver's: see Encrypted
 
 	// These fields describe the connection phase.
 	offersTLS   bool
@@ -95,22 +95,41 @@ type mysqlScreen struct {
 	preparing  uint32           // the statement that is being prepared
 }
 
-var errMySQLConnect = &protocolError{"too much data before the connection was established"}
+var errMySQLConnect = &ProtocolError{Rule: "too much data before the connection was established"}
 
-// established ends the stricter limit that applies until the connection can be
+// NewMySQL returns the screen of a new connection.
+func NewMySQL() *MySQL { return &MySQL{} }
+
+// OffersTLS reports whether the server's greeting has offered TLS.
+func (s *MySQL) OffersTLS() bool { return s.offersTLS }
+
+// WantsPassword reports whether the server asks for the password itself, which it
+// may on an encrypted connection.
+func (s *MySQL) WantsPassword() bool { return s.plugin == pluginSHA256 }
+
+// Encrypted records that the request for TLS was sent as a packet of its own, which
+// the driver does not know of. Until the first command, the server's sequence numbers
+// are therefore higher by one than the driver's.
+func (s *MySQL) Encrypted() { s.shift = 1 }
+
+// Shift returns the difference between the server's sequence numbers and the
+// driver's.
+func (s *MySQL) Shift() byte { return s.shift }
+
+// Established ends the stricter limit that applies until the connection can be
 // used.
-func (s *mysqlScreen) established() { s.ready, s.count = true, 0 }
+func (s *MySQL) Established() { s.ready, s.count = true, 0 }
 
-// received implements protocolScreen.
-func (s *mysqlScreen) received(p []byte) error {
+// received implements checker.
+func (s *MySQL) received(p []byte) error {
 	if s.broken != nil {
 		return s.broken
 	}
 	s.count += len(p)
 	for len(p) > 0 {
 		switch {
-		case s.count > maxAnswer:
-			return errAnswerTooLong
+		case s.count > MaxAnswer:
+			return ErrAnswerTooLong
 		case !s.ready && s.count > maxMySQLConnect:
 			return errMySQLConnect
 		}
@@ -125,7 +144,7 @@ func (s *mysqlScreen) received(p []byte) error {
 
 // consume processes the beginning of p: a part of a header or of a packet's
 // content.
-func (s *mysqlScreen) consume(p []byte) (int, error) {
+func (s *MySQL) consume(p []byte) (int, error) {
 	if s.packet.inHeader() {
 		n, complete := s.packet.header(p, s.shift)
 		if !complete {
@@ -143,9 +162,9 @@ func (s *mysqlScreen) consume(p []byte) (int, error) {
 	return n, nil
 }
 
-func (s *mysqlScreen) beginPacket() error {
+func (s *MySQL) beginPacket() error {
 	if s.phase == phaseEnded {
-		return &protocolError{"data after the end of the session"}
+		return &ProtocolError{Rule: "data after the end of the session"}
 	}
 	if err := s.packet.begin(s.next); err != nil {
 		return err
@@ -158,7 +177,7 @@ func (s *mysqlScreen) beginPacket() error {
 }
 
 // content checks bytes of a packet.
-func (s *mysqlScreen) content(p []byte) error {
+func (s *MySQL) content(p []byte) error {
 	k := &s.packet
 	if !k.begun {
 		k.begun = true
@@ -179,7 +198,7 @@ func (s *mysqlScreen) content(p []byte) error {
 }
 
 // isRow distinguishes rows from other packets by the packet's first byte.
-func (s *mysqlScreen) isRow(first byte) (bool, error) {
+func (s *MySQL) isRow(first byte) (bool, error) {
 	k, row := &s.packet, false
 	if s.phase == phaseRows {
 		if s.command == mysqlExecute {
@@ -190,14 +209,14 @@ func (s *mysqlScreen) isRow(first byte) (bool, error) {
 	}
 	switch {
 	case k.outOfOrder && first != mysqlERR:
-		return false, &protocolError{"packet out of order"}
+		return false, &ProtocolError{Rule: "packet out of order"}
 	case !row && k.size > maxMySQLControl:
-		return false, &protocolError{"packet is too long for its kind"}
+		return false, &ProtocolError{Rule: "packet is too long for its kind"}
 	}
 	return row, nil
 }
 
-func (s *mysqlScreen) endPacket() error {
+func (s *MySQL) endPacket() error {
 	k := &s.packet
 	defer k.reset()
 	if k.row {
@@ -207,7 +226,7 @@ func (s *mysqlScreen) endPacket() error {
 }
 
 // control checks a packet that is not a row and determines what may follow it.
-func (s *mysqlScreen) control(p []byte) error {
+func (s *MySQL) control(p []byte) error {
 	switch s.phase {
 	case phaseGreeting:
 		return s.greeting(p)
@@ -221,7 +240,7 @@ func (s *mysqlScreen) control(p []byte) error {
 		return s.definition(p)
 	case phaseParamsEnd, phaseColumnsEnd:
 		if !isMySQLEOF(p) {
-			return &protocolError{"no end of the column definitions"}
+			return &ProtocolError{Rule: "no end of the column definitions"}
 		}
 		if s.phase == phaseParamsEnd {
 			s.afterParams()
@@ -237,9 +256,9 @@ func (s *mysqlScreen) control(p []byte) error {
 
 // refusal checks an ERR packet. After an ERR packet at an unexpected point, the
 // driver closes the connection.
-func (s *mysqlScreen) refusal(p []byte, then mysqlPhase) error {
+func (s *MySQL) refusal(p []byte, then mysqlPhase) error {
 	if !isMySQLERR(p) {
-		return &protocolError{"unexpected packet"}
+		return &ProtocolError{Rule: "unexpected packet"}
 	}
 	if s.packet.outOfOrder {
 		then = phaseEnded

@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"bytes"
@@ -83,8 +83,8 @@ type asideCount struct{ messages, bytes int }
 func (c *asideCount) add(body int) error {
 	c.messages++
 	c.bytes += headerBytes + body
-	if c.messages > maxAsides || c.bytes > maxAsideBytes {
-		return &protocolError{what: "too many notices, notifications or reports for one request"}
+	if c.messages > maxAsides || c.bytes > MaxAsideBytes {
+		return &ProtocolError{Rule: "too many notices, notifications or reports for one request"}
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func (r *reportedParameters) add(body []byte) error {
 	r.total += len(body) - r.sizes[i]
 	r.sizes[i] = len(body)
 	if len(r.names) > maxReported || r.total > maxReportedBytes {
-		return &protocolError{what: "too many parameters reported"}
+		return &ProtocolError{Rule: "too many parameters reported"}
 	}
 	return nil
 }

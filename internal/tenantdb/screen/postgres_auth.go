@@ -1,4 +1,4 @@
-package tenantdb
+package screen
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ const (
 )
 
 const (
-	maxIterations = 100_000 // of SCRAM: PostgreSQL's own number is 4,096; each iteration costs this process a hash
+	MaxIterations = 100_000 // of SCRAM: PostgreSQL's own number is 4,096; each iteration costs this process a hash
 	maxSalt       = 1 << 10 // bytes of SCRAM's salt
 	maxMechanisms = 16
 )
@@ -142,8 +142,8 @@ func checkChallenge(message, nonce []byte) (iterations int, _ error) {
 	if err != nil || asked == 0 {
 		return 0, broken('R', "has no number of iterations")
 	}
-	if asked > maxIterations {
-		return 0, errIterations
+	if asked > MaxIterations {
+		return 0, ErrIterations
 	}
 	return int(asked), nil
 }
