@@ -53,7 +53,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 		return false
 	}
 	p.bulkhead = m.newBulkhead(p.store)
-	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, credentials: db.credentials,
+	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, dialect: db.dialect, credentials: db.credentials,
 		dial: db.dial, dials: db.dials, bulkhead: p.bulkhead, account: p.bulkhead.account, own: db.own, pinned: db.pinned, log: db.log}
 	p.db.protectPool()
 	m.trace(p.db, p.store)

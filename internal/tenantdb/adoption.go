@@ -4,8 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // Adoption says what a store would make in a database that holds tables of others.
@@ -40,16 +38,16 @@ func (db *DB) PlanAdoption(ctx context.Context, in Inspection) (Adoption, error)
 	}
 	slices.Sort(a.Makes)
 	there := in.Tables
-	if db.Engine == credential.PostgreSQL {
-		// Indexes, sequences and types share one set of names with tables.
+	d := db.dialect
+	if d.sharedNames {
 		if there, err = db.takenNames(ctx, append(indexes, a.Makes...)); err != nil {
 			return Adoption{}, err
 		}
 	}
 	for _, name := range there {
 		// The marker table alone is what an interrupted run leaves; see Mark.
-		if name != MarkerTable && (slices.Contains(a.Makes, name) || slices.Contains(indexes, name) && db.Engine == credential.PostgreSQL ||
-			db.Engine == credential.MySQL && containsFold(a.Makes, name)) {
+		if name != MarkerTable && (slices.Contains(a.Makes, name) || d.sharedNames && slices.Contains(indexes, name) ||
+			d.foldsNames && containsFold(a.Makes, name)) {
 			a.Clashes = append(a.Clashes, name)
 		}
 	}

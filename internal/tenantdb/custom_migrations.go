@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 
@@ -19,15 +20,12 @@ import (
 // CustomMigrations are the operator's migrations. They run in every store after the
 // built-in ones and have their own version table. A nil value contains none.
 type CustomMigrations struct {
-	folders  map[credential.EngineName]fs.FS
-	versions []int64 // sorted
+	folders  map[string]fs.FS // by dialect.folder
+	versions []int64          // sorted
 	latest   int64
 }
 
-// dialectFolders names the folder of each engine's migrations.
-var dialectFolders = map[credential.EngineName]string{credential.SQLite: "sqlite", credential.PostgreSQL: "postgres", credential.MySQL: "mysql"}
-
-// LoadCustomMigrations reads the folders sqlite, postgres and mysql in dir, as
+// LoadCustomMigrations reads the folders in dir that are named like the dialects, as
 // far as they exist. It fails if none exists, if a file in one of them is not a
 // migration, or if two of them have different versions. It returns nil if dir
 // is "".
@@ -38,11 +36,11 @@ func LoadCustomMigrations(dir string) (*CustomMigrations, error) {
 	if _, err := os.ReadDir(dir); err != nil {
 		return nil, fmt.Errorf("cannot be read: %w", err)
 	}
-	own := &CustomMigrations{folders: map[credential.EngineName]fs.FS{}}
+	own := &CustomMigrations{folders: map[string]fs.FS{}}
 	var first string
 	var versions []int64
-	for _, engine := range []credential.EngineName{credential.SQLite, credential.PostgreSQL, credential.MySQL} {
-		folder := filepath.Join(dir, dialectFolders[engine])
+	for _, name := range dialectFolders() {
+		folder := filepath.Join(dir, name)
 		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -56,10 +54,10 @@ func LoadCustomMigrations(dir string) (*CustomMigrations, error) {
 		} else if !slices.Equal(versions, found) {
 			return nil, fmt.Errorf("%s and %s differ: versions %v and %v", first, folder, versions, found)
 		}
-		own.folders[engine] = files
+		own.folders[name] = files
 	}
 	if first == "" {
-		return nil, fmt.Errorf("%s has none of the folders sqlite, postgres, mysql", dir)
+		return nil, fmt.Errorf("%s has none of the folders %s", dir, strings.Join(dialectFolders(), ", "))
 	}
 	own.versions, own.latest = versions, versions[len(versions)-1]
 	return own, nil
@@ -111,10 +109,10 @@ func (o *CustomMigrations) of(engine credential.EngineName) (fs.FS, error) {
 	if o == nil {
 		return nil, nil //nolint:nilnil // documented
 	}
-	files, ok := o.folders[engine]
+	folder := registered[engine].dialect.folder
+	files, ok := o.folders[folder]
 	if !ok {
-		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations have no folder %q, which a store on %s needs.",
-			dialectFolders[engine], engine)
+		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations have no folder %q, which a store on %s needs.", folder, engine)
 	}
 	return files, nil
 }

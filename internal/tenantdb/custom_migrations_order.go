@@ -74,14 +74,15 @@ func (o *CustomMigrations) First() int64 {
 
 // fileOf returns the name of a version's file.
 func (o *CustomMigrations) fileOf(engine credential.EngineName, version int64) string {
-	files := o.folders[engine]
+	folder := registered[engine].dialect.folder
+	files := o.folders[folder]
 	if files == nil { // a store on this engine cannot be migrated at all
 		return fmt.Sprintf("the migration %d", version)
 	}
 	names, _ := fs.Glob(files, "*.sql")
 	for _, name := range names {
 		if v, err := goose.NumericComponent(name); err == nil && v == version {
-			return dialectFolders[engine] + "/" + name
+			return folder + "/" + name
 		}
 	}
 	return fmt.Sprintf("the migration %d", version)

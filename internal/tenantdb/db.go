@@ -43,6 +43,7 @@ type DB struct {
 
 	sqlx        *sqlx.DB
 	engine      Engine
+	dialect     *dialect
 	credentials credential.Credentials
 	dial        dial.Func
 	dials       *dialTracker
@@ -66,15 +67,13 @@ func newDB(engines map[credential.EngineName]Engine, c credential.Credentials, d
 	if !ok {
 		return nil, fmt.Errorf("no engine %q", c.Rules())
 	}
-	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, bulkhead: b, pinned: new(sessionState)}
+	db := &DB{Engine: c.Engine, engine: engine, dialect: registered[c.Engine].dialect, credentials: c, dial: dial, bulkhead: b, pinned: new(sessionState)}
 	db.pinned.passwords.planned = c.Reset.Next
 	pool, err := engine.Open(c, dial, db.pinned)
 	if err != nil {
 		return nil, db.wrap(err)
 	}
-	// sqlx knows how to rebind by driver name.
-	name := map[credential.EngineName]string{credential.PostgreSQL: "pgx", credential.MySQL: "mysql", credential.SQLite: "sqlite3"}[c.Engine]
-	db.sqlx = sqlx.NewDb(pool, name)
+	db.sqlx = sqlx.NewDb(pool, db.dialect.driver)
 	return db, nil
 }
 
@@ -107,7 +106,7 @@ func (db *DB) settle(ctx context.Context, op func(context.Context) error) error 
 // roundTrip sends an empty request to the server. On PostgreSQL it bypasses
 // database/sql, which hides the cause of a failure.
 func (db *DB) roundTrip(ctx context.Context) error {
-	if db.Engine == credential.PostgreSQL {
+	if db.dialect.native {
 		return db.withPgx(ctx, func(c *pgx.Conn) error { return c.Ping(ctx) })
 	}
 	return db.sqlx.PingContext(ctx)
@@ -205,10 +204,7 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 // txOptions names the isolation level on PostgreSQL, where a pooler may prevent
 // Stoa from setting it for the session.
 func (db *DB) txOptions() *sql.TxOptions {
-	if db.Engine == credential.PostgreSQL {
-		return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
-	}
-	return nil
+	return &sql.TxOptions{Isolation: db.dialect.isolation}
 }
 
 // do runs op through the bulkhead, if there is one, and adds a code to its error.

@@ -28,6 +28,12 @@ type Engine interface {
 	// Session returns a pool for a migration, whose connections keep a session and
 	// its locks from one transaction to the next.
 	Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error)
+	// pin makes the sessions of a database that was just opened follow Stoa's settings,
+	// or checks that they do.
+	pin(ctx context.Context, db *DB, store stoa.StoreID) error
+	// warnings returns who else may read a database that is not managed, as far as the
+	// server tells: see DB.Warnings.
+	warnings(ctx context.Context, db *DB) ([]Warning, error)
 	// sessions reports whether the connections of Open keep a session too.
 	sessions(c credential.Credentials) bool
 	// migrator returns how migrations of c's database run and lock.
@@ -72,14 +78,27 @@ func (in *Inspection) listTables(ctx context.Context, db *DB, query string) erro
 	return nil
 }
 
+// registration is one line of registered.
+type registration struct {
+	dialect *dialect
+	engine  func(Options) Engine
+}
+
+// registered has one line for each engine: its dialect, and how it is made.
+var registered = map[credential.EngineName]registration{
+	credential.SQLite:     {&sqliteDialect, func(o Options) Engine { return sqliteEngine{dir: o.DataDir, spareFiles: o.spareFiles} }},
+	credential.PostgreSQL: {&postgresDialect, func(o Options) Engine { return postgresEngine{o.Log} }},
+	credential.MySQL:      {&mysqlDialect, func(o Options) Engine { return mysqlEngine{o.Log} }},
+	credential.Supabase:   {&postgresDialect, func(o Options) Engine { return supabaseEngine{postgresEngine{o.Log}, o.Supabase.WithDefaults()} }},
+}
+
 // NewEngines returns every engine. It uses the options DataDir, Supabase and Log.
 func NewEngines(opts Options) map[credential.EngineName]Engine {
-	return map[credential.EngineName]Engine{
-		credential.SQLite:     sqliteEngine{dir: opts.DataDir, spareFiles: opts.spareFiles},
-		credential.PostgreSQL: postgresEngine{opts.Log},
-		credential.MySQL:      mysqlEngine{log: opts.Log},
-		credential.Supabase:   supabaseEngine{postgresEngine{opts.Log}, opts.Supabase.WithDefaults()},
+	engines := map[credential.EngineName]Engine{}
+	for name, r := range registered {
+		engines[name] = r.engine(opts)
 	}
+	return engines
 }
 
 // connectTimeout limits how long a server may take to greet, encrypt and

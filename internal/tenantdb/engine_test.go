@@ -6,6 +6,9 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +54,74 @@ func TestEngines(t *testing.T) {
 				t.Parallel()
 				promise(t, tenantdbtest.Create(t, engine))
 			})
+		}
+	}
+}
+
+// TestToyEngine checks that an engine which nothing but its own type and one line of
+// the registry knows keeps the promises of every engine.
+func TestToyEngine(t *testing.T) {
+	t.Parallel()
+	toy := func(t *testing.T) credential.Credentials {
+		t.Helper()
+		return credential.Credentials{Kind: credential.Managed, Engine: tenantdb.Toy, Host: t.TempDir(), Database: stoa.NewID[stoa.StoreID]().String()}
+	}
+	for name, promise := range map[string]func(*testing.T, credential.Credentials){
+		"counts matched rows": countsMatchedRows, "knows duplicates": knowsDuplicates, "commits, rolls back": commitsAndRollsBack,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			promise(t, toy(t))
+		})
+	}
+	ctx, db, store := t.Context(), tenantdbtest.Open(t, toy(t)), stoa.NewID[stoa.StoreID]()
+	testkit.Must(t, db.Ping(ctx))
+	testkit.Must(t, db.PinSession(ctx, store))
+	testkit.Must(t, db.Mark(ctx, store))
+	testkit.Must(t, db.SelfTest(ctx))
+	_, err := db.Migrate(ctx)
+	testkit.Must(t, err)
+	if marked, err := db.Marked(ctx, store); !marked || err != nil {
+		t.Errorf("marked: %t, %v", marked, err)
+	}
+	expected, err := tenantdb.Expected(tenantdb.Toy)
+	testkit.Must(t, err)
+	structure, err := db.Structure(ctx)
+	testkit.Must(t, err)
+	if drift := structure.Drift(expected, true); len(drift) != 0 {
+		t.Errorf("drift: %v", drift)
+	}
+	testkit.Must(t, db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
+		_, err := s.Structure(ctx)
+		return err
+	}))
+	if in, err := db.Inspect(ctx); err != nil || in.Version != "toy 1" || !slices.Contains(in.Tables, tenantdb.MarkerTable) {
+		t.Errorf("got %+v, %v", in, err)
+	}
+}
+
+// TestEnginesAreKnownInFewPlaces checks that no file names an engine beside those that
+// ARCHITECTURE.md lists under "How to add an engine". A file that asks what a database
+// is like uses the dialect.
+func TestEnginesAreKnownInFewPlaces(t *testing.T) {
+	t.Parallel()
+	known := map[string]string{
+		"engine.go": "the registry", "supabase.go": "makes its credentials", "extensions.go": "PostgreSQL's", "exposure.go": "PostgreSQL's", "postgres.go": "PostgreSQL's",
+		"managed.go": "servers of managed databases", "managed_password.go": "read access on PostgreSQL",
+		"adopt.go": "moves a file", "database_record.go": "names a file by its store", "orphans.go": "finds files", "pool_open.go": "looks whether a file is there",
+		"scratch.go": "makes a file", "tables.go": "order of tables, the same on all engines",
+	}
+	name := regexp.MustCompile(`credential\.(SQLite|PostgreSQL|MySQL|Supabase)\b`)
+	files, err := filepath.Glob("*.go")
+	testkit.Must(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		testkit.Must(t, err)
+		named := name.Match(text) && !strings.HasSuffix(file, "_test.go")
+		if _, ok := known[file]; named && !ok {
+			t.Errorf("%s names an engine: ask the dialect, or list the file here and in ARCHITECTURE.md", file)
+		} else if ok && !named {
+			t.Errorf("%s names no engine any more", file)
 		}
 	}
 }

@@ -135,10 +135,10 @@ func (db *DB) madeByMigrations() (map[string]bool, error) {
 	for what := range expected {
 		made[tableOf(what)] = true
 	}
-	if db.own == nil || db.own.folders[credential.PostgreSQL] == nil {
+	if db.own == nil || db.own.folders[postgresDialect.folder] == nil {
 		return made, nil
 	}
-	files := db.own.folders[credential.PostgreSQL]
+	files := db.own.folders[postgresDialect.folder]
 	names, err := fs.Glob(files, "*.sql")
 	for _, name := range names {
 		text, err := fs.ReadFile(files, name)

@@ -84,7 +84,7 @@ func isPasswordRefused(err error) bool {
 // followPasswords makes new connections of a store's managed database use the passwords
 // that the master has then, so that a reset fails no request.
 func (m *Manager) followPasswords(db *DB, store stoa.StoreID) {
-	if db.credentials.Kind != credential.Managed || db.Engine == credential.SQLite || m.master == nil {
+	if db.credentials.Kind != credential.Managed || db.dialect.embedded || m.master == nil {
 		return
 	}
 	p := &db.pinned.passwords

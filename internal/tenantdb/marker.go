@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // MarkerTable is the table whose one row says which store a database belongs
@@ -16,17 +15,6 @@ const MarkerTable = "stoa_tenant"
 
 // ErrMarked means that the database belongs to another store.
 var ErrMarked = errors.New("tenantdb: the database is marked as another store's")
-
-// markerDDL differs per engine in the type of a timestamp. The ids are compared
-// in Go, so that no collation affects the comparison.
-var markerDDL = map[credential.EngineName]string{
-	credential.SQLite: `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row integer NOT NULL PRIMARY KEY CHECK (single_row = 1),
-		store_id text NOT NULL, created_at timestamp NOT NULL)`,
-	credential.PostgreSQL: `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row smallint NOT NULL PRIMARY KEY CHECK (single_row = 1),
-		store_id varchar(36) NOT NULL, created_at timestamptz NOT NULL)`,
-	credential.MySQL: `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row SMALLINT NOT NULL PRIMARY KEY CHECK (single_row = 1),
-		store_id VARCHAR(36) NOT NULL, created_at DATETIME(6) NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci`,
-}
 
 // Mark marks the database as the store's, permanently. If several stores call
 // it at the same time, one succeeds; the others get ErrMarked and have changed
@@ -52,7 +40,7 @@ func (db *DB) Mark(ctx context.Context, store stoa.StoreID) error {
 }
 
 func (db *DB) mark(ctx context.Context, store stoa.StoreID) error {
-	if _, err := db.Exec(ctx, markerDDL[db.Engine]); err != nil {
+	if _, err := db.Exec(ctx, db.dialect.marker); err != nil {
 		return err
 	}
 	_, err := db.Exec(ctx, `INSERT INTO `+MarkerTable+` (single_row, store_id, created_at) VALUES (1, ?, ?)`,

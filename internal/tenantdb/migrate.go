@@ -15,7 +15,6 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // Migrations contains one folder per engine. All folders have the same file
@@ -54,7 +53,7 @@ type Schema struct {
 func LatestVersion() int64 { return latestVersion() }
 
 var latestVersion = sync.OnceValue(func() int64 {
-	files, err := fs.Sub(Migrations, "migrations/postgres")
+	files, err := postgresDialect.builtin()
 	if err != nil {
 		panic(err) // the folder is embedded
 	}
@@ -113,7 +112,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	}
 	// It is cheaper to read an embedded database's version than to open a
 	// connection and take the lock.
-	if db.Engine == credential.SQLite && own == nil && opts.To == 0 && opts.Before == nil {
+	if db.dialect.embedded && own == nil && opts.To == 0 && opts.Before == nil {
 		if version, err := db.SchemaVersion(ctx); err == nil && version == LatestVersion() {
 			return Schema{Version: version}, nil
 		}
@@ -124,7 +123,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	}
 	defer end()
 	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: opts.LockWait}
-	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own, pinned: db.pinned, account: db.account, log: db.log}
+	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, dialect: db.dialect, credentials: db.credentials, dial: db.dial, own: db.own, pinned: db.pinned, account: db.account, log: db.log}
 	if opts.Before != nil {
 		if err := opts.Before(ctx, inner); err != nil {
 			return schema, err
@@ -147,7 +146,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 			err = fmt.Errorf("close to the HTTP API: %w", closeErr)
 		}
 	}()
-	builtin, err := fs.Sub(Migrations, "migrations/"+s.folder)
+	builtin, err := s.dialect.builtin()
 	if err != nil {
 		return schema, err
 	}
@@ -187,8 +186,7 @@ func (db *DB) session() (pool *sql.DB, end func(), err error) {
 
 // migrator describes how migrations run on an engine.
 type migrator struct {
-	dialect goose.Dialect
-	folder  string
+	dialect *dialect
 	// take waits for the migration lock of the connection's session and
 	// succeeds if the session already has it. give releases the lock. Both are
 	// nil on SQLite, which uses turn.
@@ -320,7 +318,7 @@ func (s *session) begin(ctx context.Context, files fs.FS) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(s.dialect, s.DB, nil, goose.WithTableName(VersionTable), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s),
+	p, err := goose.NewProvider(s.dialect.migrations, s.DB, nil, goose.WithTableName(VersionTable), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s),
 		goose.WithGoMigrations(goose.NewGoMigration(last, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, text)
 			return err
@@ -365,7 +363,7 @@ func (s *session) up(ctx context.Context, files fs.FS, table string, to int64, b
 			return 0, err
 		}
 	}
-	p, err := goose.NewProvider(s.dialect, s.DB, files, goose.WithTableName(table), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s))
+	p, err := goose.NewProvider(s.dialect.migrations, s.DB, files, goose.WithTableName(table), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s))
 	if err != nil {
 		return 0, err
 	}

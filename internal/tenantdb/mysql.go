@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
-	"github.com/pressly/goose/v3"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -94,12 +93,22 @@ func (e mysqlEngine) Session(c credential.Credentials, dial dial.Func, state *se
 	return e.Open(c, dial, state)
 }
 
+// pin implements Engine.
+func (mysqlEngine) pin(ctx context.Context, db *DB, _ stoa.StoreID) error {
+	return db.checkMySQL(ctx)
+}
+
+// warnings implements Engine.
+func (mysqlEngine) warnings(ctx context.Context, db *DB) ([]Warning, error) {
+	return db.mysqlWarnings(ctx)
+}
+
 // sessions implements Engine. MySQL commits the statements of a schema change
 // one by one. Migrations that can run twice complete what an interruption left.
 func (mysqlEngine) sessions(credential.Credentials) bool { return true }
 
 func (mysqlEngine) migrator(credential.Credentials, *sessionState) migrator {
-	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: acquireLock, give: releaseLocks, prepare: repairVersionTable}
+	return migrator{dialect: &mysqlDialect, take: acquireLock, give: releaseLocks, prepare: repairVersionTable}
 }
 
 // acquireLock waits for the migration lock until ctx is done.

@@ -7,15 +7,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // get reads one row. On PostgreSQL it bypasses database/sql, which starts a
 // goroutine for each query and allocates each column. Storefronts use it for
 // their reads.
 func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
-	if db.Engine != credential.PostgreSQL {
+	if !db.dialect.native {
 		return db.account.getRow(ctx, db.sqlx, dst, db.sqlx.Rebind(query), args)
 	}
 	return db.withPgx(ctx, func(c *pgx.Conn) error {

@@ -80,7 +80,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 		m.trace(db, store)
 		m.followPasswords(db, store)
 		b.conns, b.server = m.conns, serverOf(c)
-		if db.Engine == credential.SQLite {
+		if db.dialect.embedded {
 			b.limiter.setLimit(m.opts.ConnsPerEmbedded)
 		}
 		err = db.pinOrClose(ctx, store)
@@ -122,7 +122,7 @@ func (m *Manager) newDB(c credential.Credentials, b *bulkhead) (*DB, error) {
 // connections are in use, and the connection limiter how many exist.
 func (m *Manager) limit(db *DB) {
 	conns := m.opts.ConnsPerStore
-	if db.Engine == credential.SQLite {
+	if db.dialect.embedded {
 		conns = m.opts.ConnsPerEmbedded
 	}
 	db.sqlx.SetMaxOpenConns(conns)

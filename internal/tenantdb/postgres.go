@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/pressly/goose/v3"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -204,10 +203,20 @@ func (e postgresEngine) Session(c credential.Credentials, dial dial.Func, state 
 	return e.Open(c, dial, state)
 }
 
+// pin implements Engine.
+func (postgresEngine) pin(ctx context.Context, db *DB, store stoa.StoreID) error {
+	return db.pinPostgres(ctx, store)
+}
+
+// warnings implements Engine.
+func (postgresEngine) warnings(ctx context.Context, db *DB) ([]Warning, error) {
+	return db.postgresWarnings(ctx)
+}
+
 func (postgresEngine) sessions(credential.Credentials) bool { return true }
 
 func (postgresEngine) migrator(c credential.Credentials, state *sessionState) migrator {
-	m := migrator{dialect: goose.DialectPostgres, folder: "postgres", take: acquireAdvisory, give: releaseAdvisory, isNew: hasNoTable}
+	m := migrator{dialect: &postgresDialect, take: acquireAdvisory, give: releaseAdvisory, isNew: hasNoTable}
 	if state.poolerOf(c) == credential.TransactionPooler { // a session's lock would remain in another client's session
 		m.take, m.give, m.hold = nil, nil, holdAdvisory
 	}

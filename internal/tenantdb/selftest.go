@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // selfTestPrefix is the prefix of the name of a SelfTest table. The time at
@@ -23,13 +22,6 @@ const selfTestPrefix = "stoa_selftest_"
 // selfTestLeft is the age of a SelfTest table at which its process has
 // certainly ended.
 const selfTestLeft = time.Hour
-
-var selfTestDDL = map[credential.EngineName]string{
-	credential.PostgreSQL: `CREATE TABLE %s (id bigint NOT NULL PRIMARY KEY, words text NOT NULL, amount bigint NOT NULL, truth boolean NOT NULL,
-		moment timestamptz NOT NULL, document jsonb NOT NULL)`,
-	credential.MySQL: `CREATE TABLE %s (id BIGINT NOT NULL PRIMARY KEY, words MEDIUMTEXT NOT NULL, amount BIGINT NOT NULL, truth BOOLEAN NOT NULL,
-		moment DATETIME(6) NOT NULL, document JSON NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci`,
-}
 
 // selfTestRow is a row that is written and read. Size is the number of bytes
 // that the server stores for Words.
@@ -79,15 +71,15 @@ func selfTestRows() []selfTestRow {
 // database_setting_refused if it reads something else. It does nothing for an
 // embedded database, which no server setting can affect.
 func (db *DB) SelfTest(ctx context.Context) (err error) {
-	ddl, ok := selfTestDDL[db.Engine]
-	if !ok {
+	d := db.dialect
+	if d.selfTest == "" {
 		return nil
 	}
 	if err := db.sweepSelfTests(ctx); err != nil {
 		return err
 	}
 	table := fmt.Sprintf("%s%d_%s", selfTestPrefix, time.Now().Unix(), strings.ToLower(rand.Text()[:8]))
-	if _, err := db.Exec(ctx, fmt.Sprintf(ddl, table)); err != nil {
+	if _, err := db.Exec(ctx, fmt.Sprintf(d.selfTest, table)); err != nil {
 		return err
 	}
 	defer func() {
@@ -195,13 +187,8 @@ func sameJSON(a, b []byte) bool {
 
 // sweepSelfTests drops the tables of self-tests whose process has ended.
 func (db *DB) sweepSelfTests(ctx context.Context) error {
-	query := `SELECT relname::text AS name FROM pg_catalog.pg_class WHERE relkind = 'r' AND relname LIKE 'stoa!_selftest!_%' ESCAPE '!'
-		AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) LIMIT 100`
-	if db.Engine == credential.MySQL {
-		query = `SELECT table_name AS name FROM information_schema.tables WHERE table_schema = database() AND table_name LIKE 'stoa!_selftest!_%' ESCAPE '!' LIMIT 100`
-	}
 	var names []string
-	if err := db.Select(ctx, &names, query); err != nil {
+	if err := db.Select(ctx, &names, db.dialect.selfTests); err != nil {
 		return err
 	}
 	for _, name := range names {

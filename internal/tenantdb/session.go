@@ -92,7 +92,7 @@ func (db *DB) pinOrClose(ctx context.Context, store stoa.StoreID) error {
 		}
 	}()
 	err := db.settle(ctx, func(ctx context.Context) error {
-		if db.Engine == credential.SQLite {
+		if db.dialect.embedded {
 			return db.roundTrip(ctx)
 		}
 		return db.pinSession(ctx, store)
@@ -103,12 +103,5 @@ func (db *DB) pinOrClose(ctx context.Context, store stoa.StoreID) error {
 
 func (db *DB) pinSession(ctx context.Context, store stoa.StoreID) (err error) {
 	defer recoverDriver(db.log, &err)
-	switch db.Engine {
-	case credential.PostgreSQL:
-		return db.pinPostgres(ctx, store)
-	case credential.MySQL:
-		return db.checkMySQL(ctx)
-	case credential.SQLite, credential.Supabase: // Supabase is not a value of DB.Engine
-	}
-	return nil
+	return db.engine.pin(ctx, db, store)
 }

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // snapshotEnd limits how long the end of a snapshot's transaction may take.
@@ -27,14 +25,11 @@ type Snapshot struct {
 // row versions: the caller limits its duration with ctx.
 func (db *DB) Snapshot(ctx context.Context, fn func(*Snapshot) error) error {
 	return db.do(ctx, func(ctx context.Context) error {
-		if db.Engine == credential.MySQL {
-			return db.mysqlSnapshot(ctx, fn)
+		d := db.dialect
+		if d.beginSnapshot != "" {
+			return db.snapshotBy(ctx, d.beginSnapshot, fn)
 		}
-		opts := &sql.TxOptions{ReadOnly: true}
-		if db.Engine == credential.PostgreSQL {
-			opts.Isolation = sql.LevelRepeatableRead
-		}
-		tx, err := db.sqlx.BeginTxx(ctx, opts)
+		tx, err := db.sqlx.BeginTxx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: d.snapshot})
 		if err != nil {
 			return err
 		}
@@ -48,14 +43,14 @@ func (db *DB) Snapshot(ctx context.Context, fn func(*Snapshot) error) error {
 	})
 }
 
-// mysqlSnapshot uses a statement that the driver's BeginTx does not send.
-func (db *DB) mysqlSnapshot(ctx context.Context, fn func(*Snapshot) error) error {
+// snapshotBy begins the snapshot by a statement that the driver's BeginTx does not send.
+func (db *DB) snapshotBy(ctx context.Context, begin string, fn func(*Snapshot) error) error {
 	conn, err := db.sqlx.Connx(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // it goes back to the pool
-	if _, err := conn.ExecContext(ctx, `START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY`); err != nil {
+	if _, err := conn.ExecContext(ctx, begin); err != nil {
 		return err
 	}
 	defer func() {

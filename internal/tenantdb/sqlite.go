@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/pressly/goose/v3"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/stoahq/stoa"
@@ -84,10 +83,20 @@ func (e sqliteEngine) Session(c credential.Credentials, dial dial.Func, state *s
 	return e.Open(c, dial, state)
 }
 
+// pin implements Engine.
+func (sqliteEngine) pin(context.Context, *DB, stoa.StoreID) error {
+	return nil // no setting of a server can change it
+}
+
+// warnings implements Engine.
+func (sqliteEngine) warnings(context.Context, *DB) ([]Warning, error) {
+	return nil, nil // a file has no other readers
+}
+
 func (sqliteEngine) sessions(credential.Credentials) bool { return true }
 
 func (e sqliteEngine) migrator(c credential.Credentials, _ *sessionState) migrator {
-	return migrator{dialect: goose.DialectSQLite3, folder: "sqlite", turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
+	return migrator{dialect: &sqliteDialect, turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
 }
 
 // turn waits for the migration lock, which also excludes other processes. All stores in a

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -28,15 +27,15 @@ var sqliteTemplate = sync.OnceValues(func() (file []byte, err error) {
 	pool := sql.OpenDB(connector)
 	defer pool.Close() //nolint:errcheck // the database is in memory
 	pool.SetMaxOpenConns(1)
-	builtin, err := fs.Sub(Migrations, "migrations/sqlite")
+	builtin, err := sqliteDialect.builtin()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{DB: pool, migrator: migrator{dialect: goose.DialectSQLite3, folder: "sqlite"}}
+	s := &session{DB: pool, migrator: migrator{dialect: &sqliteDialect}}
 	if _, err := s.up(ctx, builtin, VersionTable, 0, nil); err != nil {
 		return nil, err
 	}
-	if _, err := pool.ExecContext(ctx, markerDDL[credential.SQLite]); err != nil {
+	if _, err := pool.ExecContext(ctx, sqliteDialect.marker); err != nil {
 		return nil, err
 	}
 	err = s.on(ctx, func(_ context.Context, conn *sql.Conn) error {

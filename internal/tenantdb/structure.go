@@ -60,14 +60,14 @@ func tableOf(what string) string {
 // the rest is omitted: see Structure.
 func Expected(engine credential.EngineName) (Structure, error) {
 	var s Structure
-	text, err := structures.ReadFile("structure/" + dialectFolders[engine] + ".json")
+	text, err := structures.ReadFile("structure/" + registered[engine].dialect.folder + ".json")
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
 	return s, err
 }
 
-// part is a row of partsQueries.
+// part is a row of dialect.parts.
 type part struct {
 	What string `max:"400"` // two or three names
 	Made string `max:"4000"`
@@ -76,53 +76,6 @@ type part struct {
 // maxParts limits the number of parts of a schema that are read. Stoa's own
 // schema has about 200.
 const maxParts = 20_000
-
-// partsQueries list the parts of a schema. They omit names that the server
-// generates and texts that differ between its versions.
-var partsQueries = map[credential.EngineName]string{
-	credential.SQLite: `
-		SELECT 'table ' || m.name AS what, '' AS made FROM sqlite_schema m WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'
-		UNION ALL SELECT 'column ' || m.name || '.' || c.name, lower(c.type) || CASE WHEN c."notnull" THEN ' not null' ELSE '' END
-			|| coalesce(' default ' || c.dflt_value, '') || CASE c.hidden WHEN 0 THEN '' ELSE ' generated' END
-			FROM sqlite_schema m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'
-		UNION ALL SELECT 'index ' || m.name || '.' || CASE i.origin WHEN 'c' THEN i.name ELSE i.origin END || ' on ' || (
-				SELECT group_concat(coalesce(x.name, '(expression)'), ', ' ORDER BY x.seqno) FROM pragma_index_info(i.name) x),
-			CASE WHEN i."unique" THEN 'unique' ELSE '' END || CASE WHEN i.partial THEN ' partial' ELSE '' END
-			FROM sqlite_schema m JOIN pragma_index_list(m.name) i WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'
-		UNION ALL SELECT 'reference ' || m.name || '.' || f."from", f."table" || '.' || coalesce(f."to", 'id') || ' on delete ' || lower(f.on_delete)
-			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`,
-	credential.PostgreSQL: `
-		WITH t AS (SELECT c.oid, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-			WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT ` + fromExtension + `)
-		SELECT 'table ' || relname AS what, '' AS made FROM t
-		UNION ALL SELECT 'column ' || t.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod)
-			|| CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
-			|| CASE WHEN a.attgenerated <> '' THEN ' generated' ELSE coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '') END
-			FROM t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
-			LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
-		UNION ALL SELECT 'index ' || t.relname || '.' || c.relname, CASE WHEN i.indisunique THEN 'unique ' ELSE '' END
-			|| substring(pg_get_indexdef(i.indexrelid) FROM ' USING (.*)$') || CASE WHEN i.indisvalid THEN '' ELSE ' invalid' END
-			FROM t JOIN pg_catalog.pg_index i ON i.indrelid = t.oid JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-		UNION ALL SELECT 'constraint ' || t.relname || '.' || k.conname, CASE k.contype WHEN 'c' THEN 'check' ELSE pg_get_constraintdef(k.oid) END
-			FROM t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype IN ('p', 'u', 'f', 'c')`,
-	credential.MySQL: `
-		SELECT concat('table ', table_name) AS what, '' AS made FROM information_schema.tables
-			WHERE table_schema = database() AND table_type = 'BASE TABLE'
-		UNION ALL SELECT concat('column ', table_name, '.', column_name), concat(
-			CASE WHEN data_type = 'json' THEN 'longtext' ELSE column_type END,
-			CASE is_nullable WHEN 'NO' THEN ' not null' ELSE '' END,
-			CASE WHEN column_default IS NULL OR column_default = 'NULL' THEN '' ELSE concat(' default ', trim(BOTH '''' FROM column_default)) END,
-			CASE WHEN extra LIKE '%GENERATED%' AND extra NOT LIKE 'DEFAULT%' THEN ' generated' ELSE '' END)
-			FROM information_schema.columns WHERE table_schema = database()
-		UNION ALL SELECT concat('index ', table_name, '.', index_name), concat(CASE WHEN max(non_unique) = 0 THEN 'unique ' ELSE '' END,
-			group_concat(coalesce(column_name, '(expression)') ORDER BY seq_in_index SEPARATOR ', '))
-			FROM information_schema.statistics WHERE table_schema = database() GROUP BY table_name, index_name
-		UNION ALL SELECT concat('reference ', k.table_name, '.', k.column_name), concat(k.referenced_table_name, '.', k.referenced_column_name,
-			' on delete ', lower(r.delete_rule))
-			FROM information_schema.key_column_usage k JOIN information_schema.referential_constraints r
-			ON r.constraint_schema = k.constraint_schema AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name
-			WHERE k.table_schema = database() AND k.referenced_table_name IS NOT NULL`,
-}
 
 // displayWidth matches the display width that MariaDB reports for an integer
 // type and MySQL does not.
@@ -139,7 +92,7 @@ func (s *Snapshot) Structure(ctx context.Context) (Structure, error) {
 
 func (db *DB) structure(ctx context.Context, read func(ctx context.Context, dst any, query string, args ...any) error) (Structure, error) {
 	var parts []part
-	query := `SELECT substr(what, 1, 401) AS what, substr(made, 1, 4001) AS made FROM (` + partsQueries[db.Engine] + `) parts LIMIT ?`
+	query := `SELECT substr(what, 1, 401) AS what, substr(made, 1, 4001) AS made FROM (` + db.dialect.parts + `) parts LIMIT ?`
 	if err := read(ctx, &parts, query, maxParts+1); err != nil {
 		return nil, err
 	}

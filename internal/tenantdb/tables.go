@@ -5,13 +5,11 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
-	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -84,11 +82,11 @@ func readTables(ctx context.Context, version int64) ([]Table, error) {
 	pool := sql.OpenDB(connector)
 	defer pool.Close() //nolint:errcheck // the database is in memory
 	pool.SetMaxOpenConns(1)
-	builtin, err := fs.Sub(Migrations, "migrations/sqlite")
+	builtin, err := sqliteDialect.builtin()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{DB: pool, migrator: migrator{dialect: goose.DialectSQLite3, folder: "sqlite"}}
+	s := &session{DB: pool, migrator: migrator{dialect: &sqliteDialect}}
 	if _, err := s.up(ctx, builtin, VersionTable, version, nil); err != nil {
 		return nil, err
 	}

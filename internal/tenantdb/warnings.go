@@ -36,15 +36,10 @@ const (
 // managed database, to which only its store's role may connect, and nothing for
 // an embedded one.
 func (db *DB) Warnings(ctx context.Context) ([]Warning, error) {
-	switch {
-	case db.credentials.Kind == credential.Managed:
+	if db.credentials.Kind == credential.Managed {
 		return nil, nil
-	case db.Engine == credential.PostgreSQL:
-		return db.postgresWarnings(ctx)
-	case db.Engine == credential.MySQL:
-		return db.mysqlWarnings(ctx)
 	}
-	return nil, nil
+	return db.engine.warnings(ctx, db)
 }
 
 // maxReaders limits the number of accounts that are counted.
