@@ -28,7 +28,7 @@ const module = "github.com/stoahq/stoa"
 var layers = map[string]int{
 	".": 0, "sqlite": 0, "passwordhash": 0, "tracing": 0, "client": 0, "client/webhook": 0, "client/internal/generate": 0,
 	"masterdb": 1, "keyring": 1, "page": 1, "version": 1,
-	"jobs": 2, "events": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2, "tenantdb/screen": 3,
+	"jobs": 2, "events": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2, "tenantdb/screen": 3, "tenantdb/limit": 4,
 	"audit": 3, "tenantdb/credential": 3,
 	"authz":   4,
 	"credits": 5, "tenantdb": 5, "hostnames": 5, "apikeys": 5, "traffic": 5, "idempotency": 5,

@@ -7,6 +7,7 @@ import (
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 )
 
 func (c *Console) operatorServerRoutes() []Route {
@@ -39,7 +40,7 @@ func (c *Console) operatorServers(w http.ResponseWriter, r *Request) error {
 	if v.Stats, v.Limits, err = c.Stores.TenantStats(r.Context(), r.Principal); err != nil {
 		return err
 	}
-	open := map[string]tenantdb.ServerStats{}
+	open := map[string]limit.Server{}
 	for _, s := range v.Stats.Servers {
 		open[s.Server] = s
 	}

@@ -34,7 +34,7 @@ func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, d
 	}
 	_ = db.Close()
 	if p.embedded {
-		m.files.release(embeddedFiles)
+		m.files.Release(embeddedFiles)
 	}
 }
 
@@ -60,7 +60,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	m.followPasswords(p.db, p.store)
 	m.followMoves(p.db, p.store, p.version)
 	if p.embedded {
-		p.bulkhead.limiter.setLimit(m.opts.ConnsPerEmbedded)
+		p.bulkhead.limiter.SetLimit(m.opts.ConnsPerEmbedded)
 	}
 	p.bulkhead.conns, p.bulkhead.server = m.conns, p.server
 	m.limit(p.db)

@@ -10,6 +10,8 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // tripAfter is the number of consecutive failures that open a breaker.
@@ -81,6 +83,11 @@ func healthSignal(ctx context.Context, err error) error {
 		return errNoSignal // the fault is Stoa's, or the caller cancelled
 	}
 	return err
+}
+
+// isOverloaded reports whether Stoa, and not the database, lacks what a connection takes.
+func isOverloaded(err error) bool {
+	return errors.Is(err, limit.ErrNoConnection) || errors.Is(err, screen.ErrHashing)
 }
 
 // errTimeout is the cause of a deadline that the manager, not the caller, has

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 )
 
 // bulkhead limits the calls to one store's database. It limits how much a slow
@@ -13,8 +14,8 @@ import (
 // the callers of other stores from that database.
 type bulkhead struct {
 	breaker   *breaker
-	limiter   *concurrencyLimiter
-	conns     *connectionLimiter  // notified when a connection may have become idle; nil: no notification
+	limiter   *limit.Concurrency
+	conns     *limit.Connections  // notified when a connection may have become idle; nil: no notification
 	server    string              // the server's name in conns
 	wait      time.Duration       // maximum wait for a connection
 	statement time.Duration       // maximum duration of a statement or a whole transaction
@@ -52,20 +53,20 @@ func (b *bulkhead) run(ctx context.Context, op func(context.Context) error) erro
 
 // acquire waits for a slot. It starts no timer when a slot is free.
 func (b *bulkhead) acquire(ctx context.Context) error {
-	if b.limiter.tryAcquire() {
+	if b.limiter.TryAcquire() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.wait)
 	defer cancel()
 	begin := time.Now()
 	defer func() { b.waited.Observe(time.Since(begin).Seconds()) }()
-	return b.limiter.acquire(ctx)
+	return b.limiter.Acquire(ctx)
 }
 
 // release returns the slot. The connection of the call is idle by then.
 func (b *bulkhead) release() {
-	b.limiter.release()
+	b.limiter.Release()
 	if b.conns != nil {
-		b.conns.idle(b.server)
+		b.conns.Idle(b.server)
 	}
 }

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -295,142 +292,5 @@ func TestStatementDeadline(t *testing.T) {
 			}
 			works(t, l)
 		})
-	}
-}
-
-// TestSlowReclaimDelaysNoOtherServer checks that a server that closes
-// connections slowly delays only the callers that wait for that server.
-func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
-	t.Parallel()
-	slow, release := make(chan struct{}), make(chan struct{})
-	var l tenantdb.ConnectionLimiter
-	l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
-		if server == "slow" {
-			close(slow)
-			<-release
-			return false
-		}
-		l.Release(server) // as an idle connection that was closed does
-		return true
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	testkit.Must(t, l.Acquire(ctx, "slow"))
-	testkit.Must(t, l.Acquire(ctx, "other"))
-	served := make(chan error, 1)
-	go func() { served <- l.Acquire(ctx, "slow") }()
-	<-slow
-	testkit.Must(t, l.Acquire(ctx, "other"))
-	l.Release("slow")
-	close(release)
-	testkit.Must(t, <-served)
-}
-
-// TestIdleConnectionWakesWaiter checks that a waiter is served at once when a
-// connection becomes idle, without a poll.
-func TestIdleConnectionWakesWaiter(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var l tenantdb.ConnectionLimiter
-		var idle atomic.Bool
-		var searches atomic.Int32
-		l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
-			searches.Add(1)
-			found := idle.Swap(false)
-			if found {
-				l.Release(server)
-			}
-			return found
-		})
-		testkit.Must(t, l.Acquire(t.Context(), "server"))
-		start, served := time.Now(), make(chan error, 1)
-		go func() { served <- l.Acquire(t.Context(), "server") }()
-		synctest.Wait()
-		<-time.After(tenantdb.SafetyNet / 2) // in the bubble's time
-		if n := searches.Load(); n != 1 {
-			t.Errorf("%d searches while nothing changed", n)
-		}
-		idle.Store(true)
-		l.Idle("server")
-		testkit.Must(t, <-served)
-		if took := time.Since(start); took != tenantdb.SafetyNet/2 {
-			t.Errorf("served after %v", took)
-		}
-		l.Release("server")
-	})
-}
-
-// TestSafetyNetServesWaiter checks that a lost notification delays a waiter by
-// at most the interval of the safety net.
-func TestSafetyNetServesWaiter(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var l tenantdb.ConnectionLimiter
-		var idle atomic.Bool
-		l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
-			found := idle.Swap(false)
-			if found {
-				l.Release(server)
-			}
-			return found
-		})
-		testkit.Must(t, l.Acquire(t.Context(), "server"))
-		start, served := time.Now(), make(chan error, 1)
-		go func() { served <- l.Acquire(t.Context(), "server") }()
-		synctest.Wait()
-		idle.Store(true)
-		testkit.Must(t, <-served)
-		if took := time.Since(start); took != tenantdb.SafetyNet {
-			t.Errorf("served after %v", took)
-		}
-		l.Release("server")
-	})
-}
-
-// TestConnectionLimiterUnderStress checks that no connection is lost and none
-// is given away twice, whenever waiters give up.
-func TestConnectionLimiterUnderStress(t *testing.T) {
-	t.Parallel()
-	const limit = 3
-	var spare atomic.Int32 // connections that are open and unused
-	var l tenantdb.ConnectionLimiter
-	l = tenantdb.NewConnectionLimiter(limit, func(server string) bool {
-		for n := spare.Load(); n > 0; n = spare.Load() {
-			if spare.CompareAndSwap(n, n-1) {
-				l.Release(server)
-				return true
-			}
-		}
-		return false
-	})
-	var inUse, most atomic.Int32
-	var callers sync.WaitGroup
-	for range 32 {
-		callers.Go(func() {
-			for range 200 {
-				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond))
-				if l.Acquire(ctx, "server") == nil {
-					n := inUse.Add(1)
-					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
-					}
-					inUse.Add(-1)
-					spare.Add(1)
-					l.Idle("server")
-				}
-				cancel()
-			}
-		})
-	}
-	callers.Wait()
-	if n := most.Load(); n > limit || n == 0 {
-		t.Errorf("%d connections in use at once, the limit is %d", n, limit)
-	}
-	if n := l.Waiting(); n != 0 {
-		t.Errorf("%d callers wait", n)
-	}
-	for range limit { // each connection can still be acquired
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		testkit.Must(t, l.Acquire(ctx, "server"))
-		cancel()
 	}
 }

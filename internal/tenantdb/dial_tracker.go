@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 )
 
 // settleTime is the time that a new connection has before it is expected to
@@ -18,8 +19,8 @@ const settleTime = 250 * time.Millisecond
 // concurrent use.
 type dialTracker struct {
 	mu      sync.Mutex
-	last    time.Time           // when a dial last began or ended
-	limiter *concurrencyLimiter // notified of each dial; nil for a database that is not leased
+	last    time.Time          // when a dial last began or ended
+	limiter *limit.Concurrency // notified of each dial; nil for a database that is not leased
 }
 
 // track returns a dial function that records each call of next. A call may wait
@@ -38,12 +39,12 @@ func (d *dialTracker) record() {
 	limiter := d.limiter
 	d.mu.Unlock()
 	if limiter != nil {
-		limiter.connectionBegun()
+		limiter.ConnectionBegun()
 	}
 }
 
 // notify sets the limiter that is notified of each further dial.
-func (d *dialTracker) notify(l *concurrencyLimiter) {
+func (d *dialTracker) notify(l *limit.Concurrency) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.limiter = l
@@ -57,17 +58,17 @@ func (d *dialTracker) settlesIn() time.Duration {
 	return settleTime - time.Since(d.last)
 }
 
-// readyIn implements connectionState. The database/sql package counts a
+// ReadyIn implements limit.Pool. The database/sql package counts a
 // connection from the moment it begins to make it.
-func (db *DB) readyIn(n int) time.Duration {
+func (db *DB) ReadyIn(n int) time.Duration {
 	if db.sqlx.Stats().OpenConnections < n {
-		return safetyNet // the next dial notifies the limiter
+		return limit.SafetyNet // the next dial notifies the limiter
 	}
 	return max(db.dials.settlesIn(), 0)
 }
 
 // protectPool connects the limiter of db's bulkhead to db's connections.
 func (db *DB) protectPool() {
-	db.bulkhead.limiter.protect(db)
+	db.bulkhead.limiter.Protect(db)
 	db.dials.notify(db.bulkhead.limiter)
 }

@@ -20,7 +20,7 @@ const embeddedFiles = "embedded"
 
 // acquireFile waits until p may open its file, or ctx is done.
 func (m *Manager) acquireFile(ctx context.Context, p *pool) error {
-	if err := m.files.acquire(ctx, embeddedFiles); err != nil {
+	if err := m.files.Acquire(ctx, embeddedFiles); err != nil {
 		return unavailable(err)
 	}
 	m.mu.Lock()
@@ -68,7 +68,7 @@ func (m *Manager) tidy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.pools {
-		p.bulkhead.limiter.shrink()
+		p.bulkhead.limiter.Shrink()
 	}
 	for store, b := range m.breakers {
 		if m.pools[store] == nil && b.isHealthy() {

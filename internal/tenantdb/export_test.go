@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -70,57 +69,21 @@ func LackMySQLSetting() (off func()) {
 // SQL returns the pool of db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
 
-// ConcurrencyLimiter is a store's limiter without the store.
-type ConcurrencyLimiter struct{ l *concurrencyLimiter }
-
-// ReadyIn implements connectionState.
-type ReadyIn func() time.Duration
-
-func (f ReadyIn) readyIn(int) time.Duration { return f() }
-
-func NewConcurrencyLimiter(limit int, conns ReadyIn) ConcurrencyLimiter {
-	l := newConcurrencyLimiter(limit)
-	l.protect(conns)
-	return ConcurrencyLimiter{l}
-}
-
-func (c ConcurrencyLimiter) Acquire(ctx context.Context) error { return c.l.acquire(ctx) }
-func (c ConcurrencyLimiter) Release()                          { c.l.release() }
-func (c ConcurrencyLimiter) Shrink()                           { c.l.shrink() }
-func (c ConcurrencyLimiter) ConnectionBegun()                  { c.l.connectionBegun() }
-
-func (c ConcurrencyLimiter) Slots() int {
-	c.l.mu.Lock()
-	defer c.l.mu.Unlock()
-	return c.l.slots
-}
-
-func (c ConcurrencyLimiter) Waiting() int {
-	c.l.mu.Lock()
-	defer c.l.mu.Unlock()
-	return c.l.queue.Len()
-}
-
 var (
-	ErrQueueFull    = errQueueFull
-	ErrOpen         = errOpen
-	ErrNoConnection = errNoConnection
+	ErrOpen = errOpen
 )
 
 const (
-	GrowAfter    = growAfter
-	QueuePerConn = queuePerConn
-	SafetyNet    = safetyNet
-	TripAfter    = tripAfter
+	TripAfter = tripAfter
 )
 
 // Connections returns how many connections to c's server the manager counts,
 // and how many callers wait for one.
 func (m *Manager) Connections(c credential.Credentials) (open, waiting int) {
-	m.conns.mu.Lock()
-	defer m.conns.mu.Unlock()
-	if s := m.conns.servers[serverOf(c)]; s != nil {
-		return s.open, s.queue.Len()
+	for _, s := range m.conns.Servers() {
+		if s.Server == serverOf(c) {
+			return s.Open, s.Waiting
+		}
 	}
 	return 0, 0
 }
@@ -137,24 +100,8 @@ func (m *Manager) Tidy() { m.tidy() }
 // ReconcileBy does the same as Reconcile with size stores in one query.
 func (m *Manager) ReconcileBy(ctx context.Context, size int) error { return m.reconcile(ctx, size) }
 
-// ConnectionLimiter limits connections to each server, without the stores.
-type ConnectionLimiter struct{ l *connectionLimiter }
-
-func NewConnectionLimiter(limit int, reclaim func(server string) bool) ConnectionLimiter {
-	return ConnectionLimiter{newConnectionLimiter(limit, reclaim)}
-}
-
-func (c ConnectionLimiter) Acquire(ctx context.Context, server string) error {
-	return c.l.acquire(ctx, server)
-}
-func (c ConnectionLimiter) Release(server string) { c.l.release(server) }
-func (c ConnectionLimiter) Idle(server string)    { c.l.idle(server) }
-func (c ConnectionLimiter) SpareFiles(do func())  { c.l.spareFiles = do }
-func (c ConnectionLimiter) Waiting() int          { return int(c.l.waiting.Load()) }
-
-func (c ConnectionLimiter) Dial(ctx context.Context, server string, next dial.Func) (net.Conn, error) {
-	return c.l.dial(server, account{}, next)(ctx, "tcp", server)
-}
+// SparingFiles is the dial function for a process that may run out of files.
+var SparingFiles = sparingFiles
 
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }

@@ -3,9 +3,12 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
 const (
@@ -48,6 +51,22 @@ func filesExhausted() bool {
 		_ = f.Close()
 	}
 	return isExhausted(err)
+}
+
+// sparingFiles returns a dial function that has databases closed by spare, which may be
+// nil, and tries again while the process can open no more files.
+func sparingFiles(spare func(), next dial.Func) dial.Func {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := next(ctx, network, address)
+		for try := 1; isExhausted(err) && try < fileTries && spare != nil; try++ {
+			spare()
+			if pause(ctx, filePause) != nil {
+				break
+			}
+			conn, err = next(ctx, network, address)
+		}
+		return conn, err
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) error {

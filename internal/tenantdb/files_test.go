@@ -28,9 +28,7 @@ func TestDialWithoutFiles(t *testing.T) {
 		{"refused", syscall.ECONNREFUSED, 1, 1, 0, false},
 	} {
 		calls, spared := 0, 0
-		l := tenantdb.NewConnectionLimiter(1, func(string) bool { return false })
-		l.SpareFiles(func() { spared++ })
-		conn, err := l.Dial(t.Context(), "server", func(context.Context, string, string) (net.Conn, error) {
+		dial := tenantdb.SparingFiles(func() { spared++ }, func(context.Context, string, string) (net.Conn, error) {
 			if calls++; calls <= c.fails {
 				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", c.err)}
 			}
@@ -38,6 +36,7 @@ func TestDialWithoutFiles(t *testing.T) {
 			_ = theirs.Close()
 			return ours, nil
 		})
+		conn, err := dial(t.Context(), "tcp", "server")
 		if conn != nil {
 			_ = conn.Close()
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/ratelimit"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 )
 
 // Lease is the permission to use a store's database until Release.
@@ -115,7 +116,7 @@ func (m *Manager) newBulkhead(store stoa.StoreID) *bulkhead {
 		m.breakers[store] = b
 	}
 	return &bulkhead{
-		breaker: b, limiter: newConcurrencyLimiter(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
+		breaker: b, limiter: limit.NewConcurrency(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
 		waited: m.counts.waiting, account: account{m.opts.Memory, ratelimit.ID("answers", store)},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 )
 
 // ErrClosed means that the manager is shutting down.
@@ -25,8 +26,8 @@ type Manager struct {
 	ring    *keyring.Ring
 	engines map[credential.EngineName]Engine
 	opts    Options
-	conns   *connectionLimiter
-	files   *connectionLimiter // limits open embedded databases
+	conns   *limit.Connections
+	files   *limit.Connections // limits open embedded databases
 
 	mu       sync.Mutex
 	pools    map[stoa.StoreID]*pool
@@ -99,9 +100,8 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, retiring: map[stoa.StoreID]int{}, stop: stop,
 		counts: newCounts(), missed: make(chan struct{}, 1), credentials: newCredentialCache(opts.ServeStale),
 	}
-	m.conns = newConnectionLimiter(opts.ConnsPerServer, m.reclaim)
-	m.conns.spareFiles = opts.spareFiles
-	m.files = newConnectionLimiter(opts.MaxEmbedded, m.reclaimFile)
+	m.conns = limit.NewConnections(opts.ConnsPerServer, m.reclaim)
+	m.files = limit.NewConnections(opts.MaxEmbedded, m.reclaimFile)
 	m.subscribe()
 	go m.sweep(ctx)
 	return m
@@ -133,7 +133,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	go func() {
 		m.drain.Wait()
 		close(released)
-		m.conns.waitClosed()
+		m.conns.WaitClosed()
 		close(drained)
 	}()
 	select {

@@ -1,6 +1,9 @@
 package tenantdb
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
+)
 
 // maxServerSeries is the number of database servers that have their own series.
 // A deployment may use more servers than a monitoring system can handle.
@@ -73,11 +76,11 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 }
 
 // topServers adds up all servers except the busiest, which come first.
-func topServers(servers []ServerStats) []ServerStats {
+func topServers(servers []limit.Server) []limit.Server {
 	if len(servers) <= maxServerSeries {
 		return servers
 	}
-	other := ServerStats{Server: otherServers}
+	other := limit.Server{Server: otherServers}
 	for _, s := range servers[maxServerSeries:] {
 		other.Open += s.Open
 		other.Waiting += s.Waiting

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -132,15 +133,15 @@ func TestMetricsOfServers(t *testing.T) {
 // has few series.
 func TestMetricsNameTheBusiestServers(t *testing.T) {
 	t.Parallel()
-	var all []tenantdb.ServerStats
+	var all []limit.Server
 	for i := range 25 {
-		all = append(all, tenantdb.ServerStats{Server: fmt.Sprint(i), Open: 100 - i, Waiting: 1})
+		all = append(all, limit.Server{Server: fmt.Sprint(i), Open: 100 - i, Waiting: 1})
 	}
 	got := tenantdb.TopServers(all)
 	if len(got) != 11 || got[9] != all[9] {
 		t.Fatalf("got %v", got)
 	}
-	if want := (tenantdb.ServerStats{Server: "other", Open: 15*100 - (10+24)*15/2, Waiting: 15}); got[10] != want {
+	if want := (limit.Server{Server: "other", Open: 15*100 - (10+24)*15/2, Waiting: 15}); got[10] != want {
 		t.Errorf("got %v, want %v", got[10], want)
 	}
 	if few := tenantdb.TopServers(all[:10]); len(few) != 10 {

@@ -81,7 +81,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 		m.followPasswords(db, store)
 		b.conns, b.server = m.conns, serverOf(c)
 		if db.dialect.embedded {
-			b.limiter.setLimit(m.opts.ConnsPerEmbedded)
+			b.limiter.SetLimit(m.opts.ConnsPerEmbedded)
 		}
 		err = db.pinOrClose(ctx, store)
 	}
@@ -109,7 +109,7 @@ func (m *Manager) newDB(c credential.Credentials, b *bulkhead) (*DB, error) {
 	if b != nil {
 		a = b.account
 	}
-	db, err := newDB(m.engines, c, d.track(m.conns.dial(serverOf(c), a, m.opts.Dialer.For(dialTarget(c)))), b)
+	db, err := newDB(m.engines, c, d.track(m.conns.Dial(serverOf(c), a, sparingFiles(m.opts.spareFiles, m.opts.Dialer.For(dialTarget(c))))), b)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (m *Manager) retire(p *pool) {
 // a server may answer slowly.
 func (m *Manager) closePool(p *pool) {
 	if p.embedded {
-		m.files.markClosing(embeddedFiles)
+		m.files.MarkClosing(embeddedFiles)
 	}
 	closing := p.embedded
 	go func() {
@@ -59,9 +59,9 @@ func (m *Manager) closePool(p *pool) {
 			_ = stoa.CatchPanic(p.db.sqlx.Close) // p's resources are released in any case
 		}
 		if closing {
-			m.files.markClosed(embeddedFiles)
+			m.files.MarkClosed(embeddedFiles)
 		} else if p.embedded {
-			m.files.release(embeddedFiles) // its file was still being opened
+			m.files.Release(embeddedFiles) // its file was still being opened
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()

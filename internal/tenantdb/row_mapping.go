@@ -31,14 +31,16 @@ type account struct {
 	key    ratelimit.Key
 }
 
-func (a account) take(n int64) error {
+// Take implements limit.Account.
+func (a account) Take(n int64) error {
 	if a.budget.Take(a.key, n) {
 		return nil
 	}
 	return errOutOfMemory
 }
 
-func (a account) give(n int64) { a.budget.Give(a.key, n) }
+// Give implements limit.Account.
+func (a account) Give(n int64) { a.budget.Give(a.key, n) }
 
 // hold counts n bytes for the request of ctx until the request has been
 // answered.

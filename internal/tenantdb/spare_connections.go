@@ -55,9 +55,9 @@ func (m *Manager) searches(server string) int {
 func (m *Manager) notifyIdle(p *pool) {
 	switch {
 	case p.embedded:
-		m.files.idle(embeddedFiles)
+		m.files.Idle(embeddedFiles)
 	case p.server != "":
-		m.conns.idle(p.server)
+		m.conns.Idle(p.server)
 	}
 }
 

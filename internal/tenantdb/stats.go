@@ -1,13 +1,11 @@
 package tenantdb
 
 import (
-	"cmp"
-	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sony/gobreaker/v2"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 )
 
 // counts are the counters that need no lock.
@@ -52,15 +50,8 @@ type Stats struct {
 	Dials, FailedDials          uint64 // connections attempted, and those that failed
 	Unreconciled                uint64 // passes of Reconcile that failed
 
-	Servers  []ServerStats // the busiest server first
+	Servers  []limit.Server // the busiest server first
 	Breakers BreakerStats
-}
-
-// ServerStats are the connections of one database server.
-type ServerStats struct {
-	Server  string // host:port
-	Open    int
-	Waiting int // callers that wait for a connection
 }
 
 // BreakerStats counts the circuit breakers by state.
@@ -98,8 +89,8 @@ func (m *Manager) Stats() Stats {
 	}
 	s.Warm, s.Cold, s.Failed, s.Refused = m.counts.warm.Load(), m.counts.cold.Load(), m.counts.failed.Load(), m.counts.refused.Load()
 	s.Unreconciled = m.counts.unreconciled.Load()
-	s.Dials, s.FailedDials = m.conns.dials.Load(), m.conns.failedDials.Load()
-	s.Servers = m.conns.stats()
+	s.Dials, s.FailedDials = m.conns.Dials()
+	s.Servers = m.conns.Servers()
 	return s
 }
 
@@ -112,20 +103,7 @@ func (m *Manager) stats() (Stats, []*breaker) {
 		breakers = append(breakers, b)
 	}
 	return Stats{
-		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.files.active(embeddedFiles), Draining: m.draining,
+		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.files.Active(embeddedFiles), Draining: m.draining,
 		Evicted: m.evicted, Reclaimed: m.reclaimed.Load(), Stale: m.stale,
 	}, breakers
-}
-
-func (l *connectionLimiter) stats() []ServerStats {
-	l.mu.Lock()
-	servers := make([]ServerStats, 0, len(l.servers))
-	for name, s := range l.servers {
-		servers = append(servers, ServerStats{Server: name, Open: s.open, Waiting: s.queue.Len()})
-	}
-	l.mu.Unlock()
-	slices.SortFunc(servers, func(x, y ServerStats) int {
-		return cmp.Or(cmp.Compare(y.Open+y.Waiting, x.Open+x.Waiting), strings.Compare(x.Server, y.Server))
-	})
-	return servers
 }

@@ -1,4 +1,4 @@
-package tenantdb
+package limit
 
 import (
 	"container/list"
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// errQueueFull means that too many callers already wait for one store.
-var errQueueFull = errors.New("tenantdb: too many callers wait for this store")
+// ErrQueueFull means that too many callers already wait for one store.
+var ErrQueueFull = errors.New("limit: too many callers wait for this store")
 
 const (
 	// growAfter is how long the queue must be non-empty before the store gets
@@ -18,48 +18,45 @@ const (
 	growAfter = 50 * time.Millisecond
 	// queuePerConn is how many callers may wait, for each connection of a store.
 	queuePerConn = 64
-	// safetyNet is how often a waiter checks again by itself, in case a
-	// notification was lost.
-	safetyNet = time.Second
 )
 
-// connectionState describes the connections of the pool that a
-// concurrencyLimiter protects.
-type connectionState interface {
-	// readyIn returns 0 when the pool has made n connections and the newest has
+// Pool is the pool whose connections the slots of a Concurrency represent.
+type Pool interface {
+	// ReadyIn returns 0 when the pool has made n connections and the newest has
 	// had time to serve callers. Otherwise it returns when to ask again.
-	readyIn(n int) time.Duration
+	ReadyIn(n int) time.Duration
 }
 
-// concurrencyLimiter limits how many callers use a store's database at the same
+// Concurrency limits how many callers use a store's database at the same
 // time and how many wait for it. It starts with one slot. It adds a slot, which
 // is one connection, only while callers wait for longer than growAfter, so that
 // many stores share few connections. It is safe for concurrent use.
-type concurrencyLimiter struct {
+type Concurrency struct {
 	mu    sync.Mutex
-	conns connectionState // nil until the pool is open
-	limit int             // maximum of slots
-	slots int             // current maximum of inUse
+	conns Pool // nil until the pool is open
+	limit int  // maximum of slots
+	slots int  // current maximum of inUse
 	inUse int
-	peak  int         // maximum of inUse since the last shrink
+	peak  int         // maximum of inUse since the last call of Shrink
 	queue list.List   // of chan struct{}, closed when its owner has a slot
 	since time.Time   // when the queue was last empty or a slot was added
 	timer *time.Timer // calls grow; set while callers wait
 }
 
-func newConcurrencyLimiter(limit int) *concurrencyLimiter {
-	return &concurrencyLimiter{limit: limit, slots: 1}
+// NewConcurrency returns a limiter with one slot, and at most limit of them.
+func NewConcurrency(limit int) *Concurrency {
+	return &Concurrency{limit: limit, slots: 1}
 }
 
-// protect sets the pool whose connections the slots represent.
-func (l *concurrencyLimiter) protect(conns connectionState) {
+// Protect sets the pool whose connections the slots represent.
+func (l *Concurrency) Protect(conns Pool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns = conns
 }
 
-// tryAcquire takes a slot if one is free. It does not wait.
-func (l *concurrencyLimiter) tryAcquire() bool {
+// TryAcquire takes a slot if one is free. It does not wait.
+func (l *Concurrency) TryAcquire() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.inUse >= l.slots || l.queue.Len() > 0 {
@@ -69,16 +66,16 @@ func (l *concurrencyLimiter) tryAcquire() bool {
 	return true
 }
 
-// acquire waits for a slot until ctx is done. It returns errQueueFull when too
-// many callers wait already. After a nil error the caller must call release.
-func (l *concurrencyLimiter) acquire(ctx context.Context) error {
-	if l.tryAcquire() {
+// Acquire waits for a slot until ctx is done. It returns ErrQueueFull when too
+// many callers wait already. After a nil error the caller must call Release.
+func (l *Concurrency) Acquire(ctx context.Context) error {
+	if l.TryAcquire() {
 		return nil
 	}
 	l.mu.Lock()
 	if l.queue.Len() >= l.limit*queuePerConn {
 		l.mu.Unlock()
-		return errQueueFull
+		return ErrQueueFull
 	}
 	admitted := make(chan struct{})
 	place := l.queue.PushBack(admitted)
@@ -99,7 +96,7 @@ func (l *concurrencyLimiter) acquire(ctx context.Context) error {
 
 // abandon removes a waiter. If the waiter was given a slot meanwhile, the slot
 // goes to the next waiter.
-func (l *concurrencyLimiter) abandon(admitted chan struct{}, place *list.Element) {
+func (l *Concurrency) abandon(admitted chan struct{}, place *list.Element) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -111,23 +108,24 @@ func (l *concurrencyLimiter) abandon(admitted chan struct{}, place *list.Element
 	}
 }
 
-// setLimit changes the maximum of slots.
-func (l *concurrencyLimiter) setLimit(limit int) {
+// SetLimit changes the maximum of slots.
+func (l *Concurrency) SetLimit(limit int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limit = limit
 }
 
-func (l *concurrencyLimiter) release() {
+// Release gives the slot to the next waiter.
+func (l *Concurrency) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inUse--
 	l.admitWaiters()
 }
 
-// connectionBegun notifies the limiter that its pool makes another connection,
+// ConnectionBegun notifies the limiter that its pool makes another connection,
 // which may let it grow.
-func (l *concurrencyLimiter) connectionBegun() {
+func (l *Concurrency) ConnectionBegun() {
 	l.mu.Lock()
 	waiting := l.queue.Len() > 0
 	l.mu.Unlock()
@@ -139,7 +137,7 @@ func (l *concurrencyLimiter) connectionBegun() {
 // grow adds a slot if callers have waited for growAfter and the connections of
 // all slots are ready. Otherwise it schedules itself for the earliest time at
 // which that can be true. It asks the pool without holding the lock.
-func (l *concurrencyLimiter) grow() {
+func (l *Concurrency) grow() {
 	l.mu.Lock()
 	slots, conns := l.slots, l.conns
 	due := l.growDue()
@@ -147,9 +145,9 @@ func (l *concurrencyLimiter) grow() {
 	if !due {
 		return
 	}
-	wait := safetyNet
+	wait := SafetyNet
 	if conns != nil {
-		wait = min(wait, conns.readyIn(slots))
+		wait = min(wait, conns.ReadyIn(slots))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,7 +166,7 @@ func (l *concurrencyLimiter) grow() {
 // growDue reports whether callers have waited for growAfter. If they have
 // waited for less, it schedules grow for the time at which they will have
 // waited for growAfter.
-func (l *concurrencyLimiter) growDue() bool {
+func (l *Concurrency) growDue() bool {
 	if l.queue.Len() == 0 || l.slots >= l.limit {
 		return false
 	}
@@ -180,7 +178,7 @@ func (l *concurrencyLimiter) growDue() bool {
 }
 
 // growIn schedules grow, in place of an earlier schedule.
-func (l *concurrencyLimiter) growIn(d time.Duration) {
+func (l *Concurrency) growIn(d time.Duration) {
 	if l.timer == nil {
 		l.timer = time.AfterFunc(d, l.grow)
 		return
@@ -188,8 +186,8 @@ func (l *concurrencyLimiter) growIn(d time.Duration) {
 	l.timer.Reset(d)
 }
 
-// shrink removes the slots that were not needed since the last call.
-func (l *concurrencyLimiter) shrink() {
+// Shrink removes the slots that were not needed since the last call.
+func (l *Concurrency) Shrink() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.slots = max(l.peak, 1)
@@ -197,7 +195,7 @@ func (l *concurrencyLimiter) shrink() {
 }
 
 // admitWaiters gives free slots to waiters, longest wait first.
-func (l *concurrencyLimiter) admitWaiters() {
+func (l *Concurrency) admitWaiters() {
 	for l.inUse < l.slots && l.queue.Len() > 0 {
 		close(l.queue.Remove(l.queue.Front()).(chan struct{}))
 		l.admit()
@@ -207,7 +205,7 @@ func (l *concurrencyLimiter) admitWaiters() {
 	}
 }
 
-func (l *concurrencyLimiter) admit() {
+func (l *Concurrency) admit() {
 	l.inUse++
 	l.peak = max(l.peak, l.inUse)
 }

@@ -1,4 +1,4 @@
-package tenantdb
+package limit
 
 import (
 	"io"
@@ -20,12 +20,12 @@ const (
 	closeTimeout = 3 * time.Second
 )
 
-// countedConn is a connection that a connectionLimiter counts.
+// countedConn is a connection that Connections counts.
 type countedConn struct {
 	net.Conn
-	limiter *connectionLimiter
+	limiter *Connections
 	server  string
-	account account
+	account Account
 	closed  sync.Once
 	answer  atomic.Int64 // bytes received since the last request
 }
@@ -35,10 +35,10 @@ type countedConn struct {
 // an answer; the reader of the answer counts what it has read.
 func (c *countedConn) Read(p []byte) (int, error) {
 	if held := c.answer.Load() + int64(len(p)); held > freeAnswer {
-		if err := c.account.take(held); err != nil {
+		if err := c.account.Take(held); err != nil {
 			return 0, err
 		}
-		defer c.account.give(held)
+		defer c.account.Give(held)
 	}
 	n, err := c.Conn.Read(p)
 	if c.answer.Add(int64(n)) > screen.MaxAnswer {
@@ -60,7 +60,7 @@ func (c *countedConn) Close() error {
 	c.closed.Do(func() {
 		err = nil
 		_ = c.SetDeadline(time.Unix(1, 0)) // ends pending reads and writes
-		c.limiter.markClosing(c.server)
+		c.limiter.MarkClosing(c.server)
 		go c.waitForServer()
 	})
 	return err
@@ -70,7 +70,7 @@ func (c *countedConn) Close() error {
 // its own. It uses its own timer because a driver may still change the deadlines
 // of a connection that it has closed.
 func (c *countedConn) waitForServer() {
-	defer c.limiter.markClosed(c.server)
+	defer c.limiter.MarkClosed(c.server)
 	defer c.Conn.Close()
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Time{}) != nil {

@@ -1,36 +1,36 @@
-package tenantdb
+// Package limit limits the connections to the servers of tenant databases, and how many
+// callers use the database of one store at a time.
+package limit
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
-	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
-// errNoConnection means that no connection to the server became free in time.
-var errNoConnection = errors.New("tenantdb: every connection to this database server is in use")
+// ErrNoConnection means that no connection to the server became free in time.
+var ErrNoConnection = errors.New("limit: every connection to this database server is in use")
 
-// isOverloaded reports whether Stoa, and not the database, lacks what a connection takes.
-func isOverloaded(err error) bool {
-	return errors.Is(err, errNoConnection) || errors.Is(err, screen.ErrHashing)
-}
+// SafetyNet is how often a waiter checks again by itself, in case a notification was lost.
+const SafetyNet = time.Second
 
-// connectionLimiter limits the connections to each database server, regardless
+// Connections limits the connections to each database server, regardless
 // of how many stores it serves. A connection counts from before the dial until
 // the server has closed its end. It is safe for concurrent use.
-type connectionLimiter struct {
+type Connections struct {
 	limit int
 	// reclaim closes idle connections of one store on server and reports whether
 	// it found any.
 	reclaim func(server string) bool
-
-	spareFiles func() // see Options; nil does nothing
 
 	mu      sync.Mutex
 	servers map[string]*serverConnections
@@ -50,40 +50,41 @@ type serverConnections struct {
 	queue      list.List     // of chan struct{}, closed when its owner has a connection
 }
 
-func newConnectionLimiter(limit int, reclaim func(server string) bool) *connectionLimiter {
-	l := &connectionLimiter{limit: limit, reclaim: reclaim, servers: map[string]*serverConnections{}}
+// NewConnections returns a limiter with that many connections to each server. reclaim closes
+// idle connections of one store on a server and reports whether it found any.
+func NewConnections(limit int, reclaim func(server string) bool) *Connections {
+	l := &Connections{limit: limit, reclaim: reclaim, servers: map[string]*serverConnections{}}
 	l.closed = sync.NewCond(&l.mu)
 	return l
 }
 
-// dial returns a dial function that counts the connections that next makes to
+// Account counts the memory that answers take.
+type Account interface {
+	Take(bytes int64) error
+	Give(bytes int64)
+}
+
+// Dial returns a dial function that counts the connections that next makes to
 // server, and their memory in the account.
-func (l *connectionLimiter) dial(server string, a account, next dial.Func) dial.Func {
+func (l *Connections) Dial(server string, a Account, next dial.Func) dial.Func {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := l.acquire(ctx, server); err != nil {
+		if err := l.Acquire(ctx, server); err != nil {
 			return nil, err
 		}
 		l.dials.Add(1)
 		conn, err := next(ctx, network, address)
-		for try := 1; isExhausted(err) && try < fileTries && l.spareFiles != nil; try++ {
-			l.spareFiles()
-			if pause(ctx, filePause) != nil {
-				break
-			}
-			conn, err = next(ctx, network, address)
-		}
 		if err != nil {
 			l.failedDials.Add(1)
-			l.release(server)
+			l.Release(server)
 			return nil, err
 		}
 		return &countedConn{Conn: conn, limiter: l, server: server, account: a}, nil
 	}
 }
 
-// acquire waits for the permission to make one connection until ctx is done.
+// Acquire waits for the permission to make one connection until ctx is done.
 // Waiters are served in order.
-func (l *connectionLimiter) acquire(ctx context.Context, server string) error {
+func (l *Connections) Acquire(ctx context.Context, server string) error {
 	l.mu.Lock()
 	s := l.servers[server]
 	if s == nil {
@@ -110,13 +111,13 @@ func (l *connectionLimiter) acquire(ctx context.Context, server string) error {
 		return nil
 	case <-ctx.Done():
 		l.abandon(server, s, acquired, place)
-		return errors.Join(errNoConnection, ctx.Err())
+		return errors.Join(ErrNoConnection, ctx.Err())
 	}
 }
 
 // abandon removes a waiter. If the waiter was given a connection meanwhile, the
 // connection goes to the next waiter.
-func (l *connectionLimiter) abandon(server string, s *serverConnections, acquired chan struct{}, place *list.Element) {
+func (l *Connections) abandon(server string, s *serverConnections, acquired chan struct{}, place *list.Element) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -134,8 +135,8 @@ func (l *connectionLimiter) abandon(server string, s *serverConnections, acquire
 // One goroutine per server does so. No more connections are therefore closed
 // than waiters need, and a server that closes connections slowly does not delay
 // the callers of other servers.
-func (l *connectionLimiter) reclaimForWaiters(server string, s *serverConnections) {
-	check := time.NewTicker(safetyNet)
+func (l *Connections) reclaimForWaiters(server string, s *serverConnections) {
+	check := time.NewTicker(SafetyNet)
 	defer check.Stop()
 	for {
 		for l.needsRoom(s) && l.reclaim(server) {
@@ -156,7 +157,7 @@ func (l *connectionLimiter) reclaimForWaiters(server string, s *serverConnection
 
 // needsRoom reports whether the number of waiting callers exceeds the number of
 // closing connections.
-func (l *connectionLimiter) needsRoom(s *serverConnections) bool {
+func (l *Connections) needsRoom(s *serverConnections) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return s.closing < s.queue.Len()
@@ -170,9 +171,9 @@ func (s *serverConnections) signal() {
 	}
 }
 
-// idle notifies the limiter that a connection to server may have become idle,
+// Idle notifies the limiter that a connection to server may have become idle,
 // so that it can be reclaimed for a waiter. It is cheap while no caller waits.
-func (l *connectionLimiter) idle(server string) {
+func (l *Connections) Idle(server string) {
 	if l.waiting.Load() == 0 {
 		return
 	}
@@ -183,24 +184,24 @@ func (l *connectionLimiter) idle(server string) {
 	}
 }
 
-// release stops counting a connection that was never made.
-func (l *connectionLimiter) release(server string) {
+// Release stops counting a connection that was never made.
+func (l *Connections) Release(server string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.handOver(server, l.servers[server])
 }
 
-// markClosing records that Stoa has closed its end of a connection.
-func (l *connectionLimiter) markClosing(server string) {
+// MarkClosing records that Stoa has closed its end of a connection.
+func (l *Connections) MarkClosing(server string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.servers[server].closing++
 	l.closing++
 }
 
-// markClosed records that the server has closed its end too. Another connection
+// MarkClosed records that the server has closed its end too. Another connection
 // can be made.
-func (l *connectionLimiter) markClosed(server string) {
+func (l *Connections) MarkClosed(server string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.servers[server]
@@ -211,8 +212,8 @@ func (l *connectionLimiter) markClosed(server string) {
 	}
 }
 
-// waitClosed waits until no connection is closing.
-func (l *connectionLimiter) waitClosed() {
+// WaitClosed waits until no connection is closing.
+func (l *Connections) WaitClosed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.closing > 0 {
@@ -221,7 +222,7 @@ func (l *connectionLimiter) waitClosed() {
 }
 
 // handOver gives the permission to make a connection to the first waiter.
-func (l *connectionLimiter) handOver(server string, s *serverConnections) {
+func (l *Connections) handOver(server string, s *serverConnections) {
 	if first := s.queue.Front(); first != nil {
 		close(s.queue.Remove(first).(chan struct{}))
 		l.waiting.Add(-1)
@@ -233,13 +234,40 @@ func (l *connectionLimiter) handOver(server string, s *serverConnections) {
 	}
 }
 
-// active returns the number of connections to server that are open and not
+// Active returns the number of connections to server that are open and not
 // closing.
-func (l *connectionLimiter) active(server string) int {
+func (l *Connections) Active(server string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.servers[server]; s != nil {
 		return s.open - s.closing
 	}
 	return 0
+}
+
+// Dials returns how many connections were begun, and how many of these failed.
+func (l *Connections) Dials() (begun, failed uint64) { return l.dials.Load(), l.failedDials.Load() }
+
+// Waiting returns how many callers wait for a connection to any server.
+func (l *Connections) Waiting() int { return int(l.waiting.Load()) }
+
+// Server counts the connections to one server.
+type Server struct {
+	Server  string // host:port
+	Open    int
+	Waiting int // callers that wait for a connection
+}
+
+// Servers returns the servers that have connections, those with the most first.
+func (l *Connections) Servers() []Server {
+	l.mu.Lock()
+	servers := make([]Server, 0, len(l.servers))
+	for name, s := range l.servers {
+		servers = append(servers, Server{Server: name, Open: s.open, Waiting: s.queue.Len()})
+	}
+	l.mu.Unlock()
+	slices.SortFunc(servers, func(x, y Server) int {
+		return cmp.Or(cmp.Compare(y.Open+y.Waiting, x.Open+x.Waiting), strings.Compare(x.Server, y.Server))
+	})
+	return servers
 }

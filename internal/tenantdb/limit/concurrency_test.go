@@ -1,4 +1,4 @@
-package tenantdb_test
+package limit_test
 
 import (
 	"context"
@@ -10,15 +10,27 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
+// readyIn is a limit.Pool.
+type readyIn func() time.Duration
+
+func (f readyIn) ReadyIn(int) time.Duration { return f() }
+
 func always() time.Duration { return 0 }
+
+// newConcurrency returns a limiter of a pool.
+func newConcurrency(most int, pool readyIn) *limit.Concurrency {
+	l := limit.NewConcurrency(most)
+	l.Protect(pool)
+	return l
+}
 
 // queue starts n callers one after the other. Each sends its number when it has
 // a slot.
-func queue(ctx context.Context, l tenantdb.ConcurrencyLimiter, n int) <-chan int {
+func queue(ctx context.Context, l *limit.Concurrency, n int) <-chan int {
 	inside := make(chan int, n)
 	for i := range n {
 		go func() {
@@ -31,11 +43,11 @@ func queue(ctx context.Context, l tenantdb.ConcurrencyLimiter, n int) <-chan int
 	return inside
 }
 
-func TestConcurrencyLimiterServesInOrder(t *testing.T) {
+func TestConcurrencyServesInOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		l := tenantdb.NewConcurrencyLimiter(8, always)
+		l := newConcurrency(8, always)
 		testkit.Must(t, l.Acquire(t.Context()))
 		inside := queue(t.Context(), l, 3)
 		if l.Waiting() != 3 || l.Slots() != 1 {
@@ -54,17 +66,17 @@ func TestConcurrencyLimiterServesInOrder(t *testing.T) {
 	})
 }
 
-func TestConcurrencyLimiterGrowsForWaiters(t *testing.T) {
+func TestConcurrencyGrowsForWaiters(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := tenantdb.NewConcurrencyLimiter(3, always)
+		l := newConcurrency(3, always)
 		testkit.Must(t, l.Acquire(t.Context()))
 		start := time.Now()
 		inside := queue(t.Context(), l, 5)
 		for range 2 {
 			<-inside
 		}
-		if took := time.Since(start); took > 3*tenantdb.GrowAfter {
+		if took := time.Since(start); took > 3*limit.GrowAfter {
 			t.Errorf("three slots after %v", took)
 		}
 		<-time.After(time.Second) // in the bubble's time
@@ -85,16 +97,16 @@ func TestConcurrencyLimiterGrowsForWaiters(t *testing.T) {
 	})
 }
 
-// TestConcurrencyLimiterDoesNotGrowForShortWaits checks that an occasional
+// TestConcurrencyDoesNotGrowForShortWaits checks that an occasional
 // short queue causes no new connection. A busy machine has such queues.
-func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
+func TestConcurrencyDoesNotGrowForShortWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := tenantdb.NewConcurrencyLimiter(8, always)
+		l := newConcurrency(8, always)
 		for range 20 {
 			testkit.Must(t, l.Acquire(t.Context()))
 			inside := queue(t.Context(), l, 1)
-			<-time.After(tenantdb.GrowAfter - time.Millisecond) // in the bubble's time
+			<-time.After(limit.GrowAfter - time.Millisecond) // in the bubble's time
 			l.Release()
 			<-inside
 			l.Release()
@@ -105,13 +117,13 @@ func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
 	})
 }
 
-// TestConcurrencyLimiterGrowsForConstantQueue checks that a store whose queue
+// TestConcurrencyGrowsForConstantQueue checks that a store whose queue
 // is never empty gets more slots, however short each wait is.
-func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
+func TestConcurrencyGrowsForConstantQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		l := tenantdb.NewConcurrencyLimiter(2, always)
+		l := newConcurrency(2, always)
 		var callers sync.WaitGroup
 		for range 5 {
 			callers.Go(func() {
@@ -121,7 +133,7 @@ func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
 				}
 			})
 		}
-		<-time.After(2 * tenantdb.GrowAfter) // in the bubble's time
+		<-time.After(2 * limit.GrowAfter) // in the bubble's time
 		cancel()
 		callers.Wait()
 		if l.Slots() != 2 {
@@ -130,20 +142,20 @@ func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
 	})
 }
 
-// TestConcurrencyLimiterDoesNotGrowWhileConnecting checks that no slot is added
+// TestConcurrencyDoesNotGrowWhileConnecting checks that no slot is added
 // while the first connection is being made, because a second connection would
 // not be ready sooner.
-func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
+func TestConcurrencyDoesNotGrowWhileConnecting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var connected atomic.Bool
 		var asked atomic.Int32
-		l := tenantdb.NewConcurrencyLimiter(8, func() time.Duration {
+		l := newConcurrency(8, func() time.Duration {
 			asked.Add(1)
 			if connected.Load() {
 				return 0
 			}
-			return tenantdb.SafetyNet
+			return limit.SafetyNet
 		})
 		testkit.Must(t, l.Acquire(t.Context()))
 		inside := queue(t.Context(), l, 1)
@@ -161,14 +173,14 @@ func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
 	})
 }
 
-// TestConcurrencyLimiterGrowsWhenConnectionSettles checks that the limiter asks
+// TestConcurrencyGrowsWhenConnectionSettles checks that the limiter asks
 // the pool again at the time that the pool returns, and not earlier.
-func TestConcurrencyLimiterGrowsWhenConnectionSettles(t *testing.T) {
+func TestConcurrencyGrowsWhenConnectionSettles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var asked atomic.Int32
-		l := tenantdb.NewConcurrencyLimiter(8, func() time.Duration {
+		l := newConcurrency(8, func() time.Duration {
 			asked.Add(1)
 			return max(0, 200*time.Millisecond-time.Since(start))
 		})
@@ -180,14 +192,14 @@ func TestConcurrencyLimiterGrowsWhenConnectionSettles(t *testing.T) {
 	})
 }
 
-func TestConcurrencyLimiterLimitsItsQueue(t *testing.T) {
+func TestConcurrencyLimitsItsQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		l := tenantdb.NewConcurrencyLimiter(1, always)
+		l := newConcurrency(1, always)
 		testkit.Must(t, l.Acquire(ctx))
-		queue(ctx, l, tenantdb.QueuePerConn)
-		if err := l.Acquire(ctx); !errors.Is(err, tenantdb.ErrQueueFull) {
+		queue(ctx, l, limit.QueuePerConn)
+		if err := l.Acquire(ctx); !errors.Is(err, limit.ErrQueueFull) {
 			t.Errorf("got %v", err)
 		}
 		cancel()
@@ -200,12 +212,12 @@ func TestConcurrencyLimiterLimitsItsQueue(t *testing.T) {
 	})
 }
 
-// TestConcurrencyLimiterUnderStress checks that no slot is lost and none is
+// TestConcurrencyUnderStress checks that no slot is lost and none is
 // given away twice, whenever callers give up.
-func TestConcurrencyLimiterUnderStress(t *testing.T) {
+func TestConcurrencyUnderStress(t *testing.T) {
 	t.Parallel()
-	const limit = 4
-	l := tenantdb.NewConcurrencyLimiter(limit, always)
+	const limited = 4
+	l := newConcurrency(limited, always)
 	var inside, most atomic.Int32
 	var callers sync.WaitGroup
 	for range 64 {
@@ -224,7 +236,7 @@ func TestConcurrencyLimiterUnderStress(t *testing.T) {
 		})
 	}
 	callers.Wait()
-	if n := most.Load(); n > limit {
+	if n := most.Load(); n > limited {
 		t.Errorf("%d inside at once", n)
 	}
 	for range l.Slots() { // each slot can still be acquired
