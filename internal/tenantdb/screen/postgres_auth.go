@@ -16,8 +16,11 @@ const (
 	authSASLFinal    = 12
 )
 
+// MaxIterations is the most iterations of SCRAM that a server may ask for. Each costs this
+// process a hash; PostgreSQL's own number is 4,096.
+const MaxIterations = 100_000
+
 const (
-	MaxIterations = 100_000 // of SCRAM: PostgreSQL's own number is 4,096; each iteration costs this process a hash
 	maxSalt       = 1 << 10 // bytes of SCRAM's salt
 	maxMechanisms = 16
 )
