@@ -38,6 +38,8 @@ func TestTraces(t *testing.T) {
 			c, store, hostname := connected(t, s, "owner@example.com")
 			parent := "00-" + callersTrace + "-b7ad6b7169203331-00"
 			c.call("PATCH", "/api/stores/"+store, object{"name": "New name"}, "traceparent", parent, "tracestate", "hidden=1", "baggage", "hidden=1")
+			c.proven().buy(store, 1000)
+			c.call("POST", "/api/credits/spend", object{"amount": 1}, "X-Store-Id", store, "traceparent", parent).want(http.StatusOK)
 			shopper := client{t: t, url: s.URL}
 			shopper.call("GET", "/api/storefront/store", nil, "Host", hostname, "traceparent", parent).want(http.StatusOK)
 			eventually(t, "the job of the change has run", func() bool { return strings.Contains(out.String(), `"kind":"stores.carry_identity"`) })
@@ -49,7 +51,7 @@ func TestTraces(t *testing.T) {
 			for _, span := range spans {
 				names[span.GetName()]++
 			}
-			for _, name := range []string{"PATCH /api/stores/{id}", "GET /api/storefront/store", "TRANSACTION master", "SELECT store", "job stores.carry_identity"} {
+			for _, name := range []string{"PATCH /api/stores/{id}", "GET /api/storefront/store", "TRANSACTION master", "SELECT store", "SPEND master", "job stores.carry_identity"} {
 				if names[name] == 0 {
 					t.Errorf("the trace has no span %q: %v", name, names)
 				}
@@ -67,7 +69,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// checkTraceLines checks that the log's lines of the trace are those of two requests and a job,
+// checkTraceLines checks that the log's lines of the trace are those of the requests and a job,
 // about the store.
 func checkTraceLines(t *testing.T, log, store string) {
 	t.Helper()

@@ -86,10 +86,12 @@ func newSpendBatcher(l *Ledger) *spendBatcher {
 // spend carries out one call and returns its outcome. A caller that finds its
 // account idle carries out the call itself. Other callers wait for a worker.
 // When ctx ends, a waiting call is withdrawn, unless a batch has taken it.
-func (b *spendBatcher) spend(ctx context.Context, call *spendCall) (SpendResult, error) {
+func (b *spendBatcher) spend(ctx context.Context, call *spendCall) (result SpendResult, err error) {
 	if err := ctx.Err(); err != nil {
 		return SpendResult{}, err
 	}
+	span := b.ledger.db.BeginSpan(ctx, "SPEND")
+	defer func() { span.End(err) }()
 	if batch, alone := b.enter(call); alone {
 		out := b.runAlone(ctx, batch)
 		return out.result, out.err

@@ -100,10 +100,13 @@ func (l *Lookup[K, R]) Get(ctx context.Context, key K) (R, error) {
 	if call == nil {
 		return l.alone(ctx, key)
 	}
+	span := l.db.BeginSpan(ctx, l.many.text) // with the wait for the statement
 	select {
 	case out := <-call.found:
+		span.End(out.err)
 		return out.row, out.err
 	case <-ctx.Done():
+		span.End(ctx.Err())
 		l.withdraw(call)
 		var none R
 		return none, ctx.Err()

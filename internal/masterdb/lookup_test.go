@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
+	"github.com/stoahq/stoa/internal/tracing"
+	"github.com/stoahq/stoa/internal/tracing/tracingtest"
 )
 
 type thing struct {
@@ -120,6 +123,55 @@ func TestLookupIsImpatient(t *testing.T) {
 	release()
 	running.Wait()
 	masterdb.WaitForLookup(t, lookup, 0, 0)
+}
+
+// TestSharedLookupHasASpan checks that a call which shares its statement with others has a
+// span of it in its own trace, and that one whose caller leaves has one as well.
+func TestSharedLookupHasASpan(t *testing.T) {
+	t.Parallel()
+	masterdbtest.NeedsPostgres(t)
+	collector := tracingtest.Start(t)
+	sampler, err := tracing.ParseSampler("always_on", "")
+	testkit.Must(t, err)
+	tracer, err := tracing.New(t.Context(), tracing.Options{Endpoint: collector.URL, Service: "test", Sampler: sampler, Log: slog.New(slog.DiscardHandler)})
+	testkit.Must(t, err)
+	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.Postgres))
+	db.Trace(tracer)
+	lookup, ids := newThings(t, db, 2)
+	masterdb.SetPatience(lookup, time.Hour)
+	var running sync.WaitGroup
+	release := holdUpThings(t, db, &running)
+	running.Go(func() {
+		if _, err := lookup.Get(t.Context(), ids[0]); err != nil {
+			t.Error(err)
+		}
+	})
+	masterdb.WaitForLookup(t, lookup, 1, 0)
+	leaving, leave := context.WithCancel(t.Context())
+	for i, ctx := range []context.Context{t.Context(), leaving} {
+		running.Go(func() {
+			ctx, span := tracer.Start(ctx, "caller")
+			defer span.End()
+			if _, err := lookup.Get(ctx, ids[1]); (err == nil) != (i == 0) {
+				t.Error(err)
+			}
+		})
+	}
+	masterdb.WaitForLookup(t, lookup, 1, 2)
+	leave()
+	masterdb.WaitForLookup(t, lookup, 1, 1)
+	release()
+	running.Wait()
+	testkit.Must(t, tracer.Close(context.Background()))
+	shared := 0
+	for _, span := range collector.Spans() {
+		if tracingtest.Attribute(span, "db.query.text") == `SELECT id, state FROM things WHERE id = ANY($1)` {
+			shared++
+		}
+	}
+	if shared != 2 {
+		t.Errorf("%d spans of the shared statement, want one of each caller", shared)
+	}
 }
 
 // TestLookupCombines holds up the statements of a Lookup and checks that all calls that come

@@ -1,6 +1,7 @@
 package masterdb
 
 import (
+	"context"
 	"errors"
 
 	"github.com/stoahq/stoa/internal/tracing"
@@ -9,6 +10,12 @@ import (
 // Trace makes the spans of the statements, of those that Querier, Handle and Tx send. Call it
 // before db is used. Without it a statement costs a comparison with nil.
 func (db *DB) Trace(t *tracing.Tracer) { db.statements = t.Statements("master", string(db.Engine)) }
+
+// BeginSpan begins the span of what a caller waits for without sending a statement of its own
+// by Querier, Handle or Tx: one that callers share, or one that it sends by Pool.
+func (db *DB) BeginSpan(ctx context.Context, text string) tracing.Statement {
+	return db.statements.Begin(ctx, text)
+}
 
 // fault returns err, or nil when it says no more than that there is no row.
 func fault(err error) error {
