@@ -50,8 +50,8 @@ func (a *api) logAccess(ctx context.Context, w *responseWriter, r *http.Request,
 // storePattern begins the pattern of each API route of one store.
 const storePattern = "/api/stores/{id}"
 
-// storeOf returns the store that a request is about: that of the storefront or page, that of
-// the path, or that of the API key. Zero: none. The caller may lack the right to it.
+// storeOf returns the store that a request is about: one that was recorded, that of the path,
+// or that of the API key. Zero: none. The caller may lack the right to it.
 func (req *request) storeOf(r *http.Request) stoa.StoreID {
 	if !req.store.IsZero() {
 		return req.store
@@ -62,6 +62,13 @@ func (req *request) storeOf(r *http.Request) stoa.StoreID {
 		}
 	}
 	return req.caller.Key.StoreID
+}
+
+// about records the store that the request of ctx is about, where its path does not name it.
+func about(ctx context.Context, store stoa.StoreID) {
+	if req := requestIn(ctx); req != nil {
+		req.store = store
+	}
 }
 
 // identify records the caller of the request that ctx belongs to.

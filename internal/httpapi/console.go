@@ -57,7 +57,7 @@ func (a *api) consolePage(route console.Route) http.HandlerFunc {
 			defer release()
 			err = route.Handle(w, req)
 		}
-		requestIn(r.Context()).store = req.StoreID
+		about(r.Context(), req.StoreID)
 		if err != nil {
 			a.refusePage(w, req, err)
 		}

@@ -41,8 +41,17 @@ type StoreChoice struct {
 	Query  string `query:"storeId" doc:"The same, as a parameter"`
 }
 
-// chosenStore returns the named store, or the caller's only one.
+// chosenStore returns the named store, or the caller's only one, and records that the request
+// is about it.
 func (a *api) chosenStore(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
+	store, err := a.findStore(ctx, c)
+	if err == nil {
+		about(ctx, store)
+	}
+	return store, err
+}
+
+func (a *api) findStore(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
 	var faults stoa.Invalid
 	name := c.Header
 	if name == "" {

@@ -36,7 +36,7 @@ type request struct {
 	begun      bool      // the input was valid, and the handler was called
 
 	caller authz.Principal // zero unless the caller is authenticated
-	store  stoa.StoreID    // of the storefront or the console's page; see storeOf
+	store  stoa.StoreID    // that the request is about, where its path does not name it: see about and storeOf
 }
 
 // requestOf returns the request that ctx belongs to, or the zero value.

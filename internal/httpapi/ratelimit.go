@@ -118,9 +118,7 @@ func (a *api) limitPrincipal(ctx context.Context, p authz.Principal) error {
 
 // LimitVisit implements stores.VisitLimiter. It also records the store that is visited.
 func (a *api) LimitVisit(ctx context.Context, store stoa.StoreID) error {
-	if req := requestIn(ctx); req != nil {
-		req.store = store
-	}
+	about(ctx, store)
 	return a.limit(ctx, ratelimit.ID("store-front", store), a.Rates.storefront())
 }
 

@@ -195,6 +195,7 @@ func (a *api) createStore(ctx context.Context, in *createStoreInput) (*createdSt
 	if err != nil {
 		return nil, err
 	}
+	about(ctx, s.ID)
 	out := newStoreOutput(s, nil)
 	return &createdStoreOutput{Location: storeAddress(s.ID), ETag: out.ETag, Body: out.Body}, nil
 }

@@ -242,23 +242,30 @@ var unfinished = []rivertype.JobState{
 
 // Enqueue adds a job in tx. It runs soon after tx commits, and never if it does not.
 func (q *Queue) Enqueue(ctx context.Context, tx *masterdb.Tx, args Args) error {
-	return q.insert(ctx, tx, args, nil)
+	_, err := q.insert(ctx, tx, args, nil)
+	return err
 }
 
 // EnqueueOnce is Enqueue, unless an unfinished job with these args exists.
 func (q *Queue) EnqueueOnce(ctx context.Context, tx *masterdb.Tx, args Args) error {
+	_, err := q.EnqueueIfNone(ctx, tx, args)
+	return err
+}
+
+// EnqueueIfNone is EnqueueOnce. It reports whether it has added a job.
+func (q *Queue) EnqueueIfNone(ctx context.Context, tx *masterdb.Tx, args Args) (added bool, err error) {
 	return q.insert(ctx, tx, args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}})
 }
 
 // EnqueueAt is Enqueue for a job that must not run before at, by the master's clock
 // (tx.Now, DB.Now).
 func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, args Args) error {
-	return q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})
+	_, err := q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})
+	return err
 }
 
-func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) error {
+func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) (added bool, err error) {
 	var inserted *rivertype.JobInsertResult
-	var err error
 	opts = q.withParent(ctx, opts)
 	if q.pg != nil {
 		inserted, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
@@ -269,12 +276,12 @@ func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *ri
 		err = q.notifyTx(ctx, tx, inserted.Job.Queue)
 	}
 	if err != nil {
-		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
+		return false, fmt.Errorf("enqueue %s: %w", args.Kind(), err)
 	}
 	if inserted.Job.State == rivertype.JobStateScheduled {
 		tx.AfterCommit(func() { q.wakeAt(inserted.Job.Queue, inserted.Job.ScheduledAt) })
 	}
-	return nil
+	return !inserted.UniqueSkippedAsDuplicate, nil
 }
 
 // Stats counts the jobs that need attention, of each state at most MaxCounted.

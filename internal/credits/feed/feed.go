@@ -5,8 +5,11 @@ package feed
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,11 +83,11 @@ func (f *Feed) takeChanged() map[stoa.StoreID]bool {
 	return changed
 }
 
-// Run enqueues the jobs for the changes made by this process, until ctx ends. It checks
-// each account a second time: a job that ran during the first check may have read the
-// account before the change.
+// Run enqueues the jobs for the changes made by this process, until ctx ends. It checks an
+// account a second time when the job was there already: it may have read the account before
+// the change.
 func (f *Feed) Run(ctx context.Context) {
-	var again map[stoa.StoreID]bool
+	again := map[stoa.StoreID]bool{}
 	for {
 		if len(again) == 0 {
 			select {
@@ -99,45 +102,53 @@ func (f *Feed) Run(ctx context.Context) {
 			return
 		}
 		changed := f.takeChanged()
-		due := make([]stoa.StoreID, 0, len(changed)+len(again))
+		due := slices.Collect(maps.Keys(changed))
 		for store := range again {
 			if !changed[store] {
 				due = append(due, store)
 			}
 		}
-		for store := range changed {
-			due = append(due, store)
-		}
-		again = changed
+		clear(again)
 		for part := range slices.Chunk(due, maxAccounts) {
-			if err := f.enqueuePending(ctx, part); err != nil && ctx.Err() == nil {
+			behind, err := f.enqueuePending(ctx, part)
+			if err != nil && ctx.Err() == nil {
 				f.log.WarnContext(ctx, "jobs after credit changes not enqueued; the next sweep enqueues them", "err", err)
+			}
+			for _, store := range behind {
+				if changed[store] {
+					again[store] = true
+				}
 			}
 		}
 	}
 }
 
+// pendingJob is work of a follower, by its index, for an account.
+type pendingJob struct {
+	Follower int
+	StoreID  stoa.StoreID
+}
+
 // enqueuePending enqueues the jobs for those of the accounts that have pending
-// work.
-func (f *Feed) enqueuePending(ctx context.Context, stores []stoa.StoreID) error {
+// work. It returns the accounts of which a job was there already.
+func (f *Feed) enqueuePending(ctx context.Context, stores []stoa.StoreID) (behind []stoa.StoreID, err error) {
 	only, arg := ` AND b.store_id = ANY ($1::uuid[])`, any(uuids(stores))
 	if f.db.Engine == masterdb.SQLite {
 		text, err := json.Marshal(stores)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		only, arg = ` AND b.store_id IN (SELECT value FROM json_each($1))`, string(text)
 	}
-	for _, w := range f.followers {
-		var pending []stoa.StoreID
-		if err := f.db.Select(ctx, &pending, `SELECT b.store_id FROM credit_balances b `+w.Pending+only, arg); err != nil {
-			return err
-		}
-		if err := f.enqueue(ctx, w, pending); err != nil {
-			return err
-		}
+	var queries []string
+	for i, w := range f.followers {
+		queries = append(queries, fmt.Sprintf(`SELECT %d AS follower, b.store_id FROM credit_balances b %s%s`, i, w.Pending, only))
 	}
-	return nil
+	var pending []pendingJob
+	if err := f.db.Select(ctx, &pending, strings.Join(queries, ` UNION ALL `), arg); err != nil {
+		return nil, err
+	}
+	return f.enqueue(ctx, pending)
 }
 
 // uuids returns ids as PostgreSQL takes an array of them.
@@ -149,19 +160,26 @@ func uuids(stores []stoa.StoreID) [][16]byte {
 	return out
 }
 
-// enqueue enqueues the follower's job for each store in one transaction.
-func (f *Feed) enqueue(ctx context.Context, w Follower, stores []stoa.StoreID) error {
-	if len(stores) == 0 {
-		return nil
+// enqueue enqueues jobs in one transaction. It returns the accounts of which a job was there
+// already.
+func (f *Feed) enqueue(ctx context.Context, pending []pendingJob) (behind []stoa.StoreID, err error) {
+	if len(pending) == 0 {
+		return nil, nil
 	}
-	return f.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		for _, store := range stores {
-			if err := f.queue.EnqueueOnce(ctx, tx, w.Job(store)); err != nil {
+	err = f.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		behind = nil
+		for _, p := range pending {
+			added, err := f.queue.EnqueueIfNone(ctx, tx, f.followers[p.Follower].Job(p.StoreID))
+			if err != nil {
 				return err
+			}
+			if !added {
+				behind = append(behind, p.StoreID)
 			}
 		}
 		return nil
 	})
+	return behind, err
 }
 
 // Sweep is the job that enqueues the jobs for every account with pending work.
@@ -176,21 +194,21 @@ const SweepEvery = time.Minute
 
 // Sweep runs the job.
 func (f *Feed) Sweep(ctx context.Context, _ Sweep) error {
-	for _, w := range f.followers {
+	for i, w := range f.followers {
 		for after := (stoa.StoreID{}); ; {
-			var pending []stoa.StoreID
-			err := f.db.Select(ctx, &pending, `SELECT b.store_id FROM credit_balances b `+w.Pending+
+			var pending []pendingJob
+			err := f.db.Select(ctx, &pending, fmt.Sprintf(`SELECT %d AS follower, b.store_id FROM credit_balances b %s`, i, w.Pending)+
 				` AND b.store_id > $1 ORDER BY b.store_id LIMIT $2`, after, maxAccounts)
 			if err != nil {
 				return err
 			}
-			if err := f.enqueue(ctx, w, pending); err != nil {
+			if _, err := f.enqueue(ctx, pending); err != nil {
 				return err
 			}
 			if len(pending) < maxAccounts {
 				break
 			}
-			after = pending[len(pending)-1]
+			after = pending[len(pending)-1].StoreID
 		}
 	}
 	return nil
