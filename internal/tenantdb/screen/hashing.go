@@ -44,7 +44,7 @@ type HashingLimits struct {
 // NewHashingLimits returns limits for a number of processors. At most half of them
 // hash at the same time. Passwords that take more than usualIterations share a small
 // part of their time, so that owners' servers that ask for the most that is accepted
-// do not slow other stores.
+// slow other stores less.
 func NewHashingLimits(processors int) HashingLimits {
 	return HashingLimits{
 		slots:   make(chan struct{}, max(1, processors/2)),
