@@ -68,7 +68,7 @@ func newDB(engines map[credential.EngineName]Engine, c credential.Credentials, d
 		return nil, fmt.Errorf("no engine %q", c.Rules())
 	}
 	db := &DB{Engine: c.Engine, engine: engine, dialect: registered[c.Engine].dialect, credentials: c, dial: dial, bulkhead: b, pinned: new(sessionState)}
-	db.pinned.passwords.planned = c.Reset.Next
+	db.pinned.passwords.planned, db.pinned.leased = c.Reset.Next, b != nil
 	pool, err := engine.Open(c, dial, db.pinned)
 	if err != nil {
 		return nil, db.wrap(err)

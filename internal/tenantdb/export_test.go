@@ -106,6 +106,11 @@ var SparingFiles = sparingFiles
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }
 
+// HashingLimits returns the limits for passwords of db's server.
+func (db *DB) HashingLimits() screen.HashingLimits {
+	return (&postgresConnector{credentials: db.credentials, state: db.pinned}).hashingLimits()
+}
+
 // Hashing limits the passwords that this process hashes.
 var Hashing = hashing
 
@@ -196,3 +201,6 @@ func (s Spares) Next(server string) (stoa.StoreID, uint64) {
 
 // Servers returns how many servers the manager has stored.
 func (s Spares) Servers() int { return len(s.m.servers) }
+
+// IsLeased reports whether db's connections are those of a connected store.
+func IsLeased(db *DB) bool { return db.pinned.leased }

@@ -243,6 +243,29 @@ func TestHashingTooLongIsStoasFault(t *testing.T) {
 	}
 }
 
+// TestConnectedStoresHashAtAnyTime checks that a store which is connected does not share
+// the limit of time with databases that somebody tests, who could keep it closed.
+func TestConnectedStoresHashAtAnyTime(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{})
+	store := h.store(t)
+	c := credential.ManagedSQLite(store)
+	c.Kind = credential.KindPostgreSQL // no managed database is limited
+	tested, err := h.OpenUnleased(c)
+	testkit.Must(t, err)
+	defer tested.Close() //nolint:errcheck // nothing is pending
+	if tested.HashingLimits() != tenantdb.Hashing {
+		t.Error("a database that is tested is not limited")
+	}
+	c.Kind = credential.Managed
+	h.save(t, store, c)
+	l := h.lease(t, store)
+	defer l.Release()
+	if l.DB.HashingLimits() != tenantdb.Hashing.Trusted() || !tenantdb.IsLeased(l.DB) {
+		t.Error("a connected store is limited")
+	}
+}
+
 // TestSCRAMIsBoundToTheCertificate checks that over TLS a password is bound to
 // the server's certificate, as it is without the screen.
 func TestSCRAMIsBoundToTheCertificate(t *testing.T) {

@@ -83,7 +83,7 @@ func (p *postgresConnector) connect(ctx context.Context, password keyring.Secret
 	if p.state.poolerOf(p.credentials) == credential.TransactionPooler {
 		unprepared(cfg)
 	}
-	screen.Postgres(cfg, hashingLimits(p.credentials))
+	screen.Postgres(cfg, p.hashingLimits())
 	after := func(ctx context.Context, conn *pgx.Conn) error {
 		err := registerTypes(ctx, conn)
 		if err == nil {
@@ -120,10 +120,12 @@ func pgxConn(conn any, op func(*pgx.Conn) error) (err error) {
 // hashing limits the passwords of all connections of this process.
 var hashing = screen.NewHashingLimits(runtime.GOMAXPROCS(0))
 
-// hashingLimits returns the limits for passwords of c's server. Managed databases are
-// on the operator's own.
-func hashingLimits(c credential.Credentials) screen.HashingLimits {
-	if c.Kind == credential.Managed {
+// hashingLimits returns the limits for the server's passwords. Those that take many
+// iterations are limited for databases that somebody tests or connects. The stores that
+// are connected do not share that limit, or the first could keep them closed, and managed
+// databases are on the operator's own servers.
+func (p *postgresConnector) hashingLimits() screen.HashingLimits {
+	if p.state.leased || p.credentials.Kind == credential.Managed {
 		return hashing.Trusted()
 	}
 	return hashing

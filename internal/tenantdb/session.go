@@ -12,6 +12,9 @@ import (
 // sessionState is the state that all connections of one database share and that
 // no setting of its server may change. It is safe for concurrent use.
 type sessionState struct {
+	// leased means that the database is that of a connected store. It is set before
+	// the database is opened.
+	leased bool
 	// schema is the schema of the store's tables, on PostgreSQL. It is nil
 	// until it is known.
 	schema atomic.Pointer[pinnedSchema]

@@ -20,7 +20,7 @@ var ErrHashing = errors.New("screen: too many passwords are hashed at the same t
 
 const (
 	// hashingWait limits how long a connection waits until its password may be
-	// hashed. Hashing one password takes at most a hundredth of a second.
+	// hashed. Hashing one password takes at most about 20 ms.
 	hashingWait = 5 * time.Second
 	// usualIterations is the number of iterations of SCRAM that a password may
 	// take at any time. PostgreSQL's own is 4,096, and RFC 7677 recommends at
@@ -43,8 +43,8 @@ type HashingLimits struct {
 
 // NewHashingLimits returns limits for a number of processors. At most half of them
 // hash at the same time. Passwords that take more than usualIterations share a small
-// part of their time, so that owners' servers that ask for the most that is accepted
-// slow other stores less.
+// part of their time, so that servers which ask for the most that is accepted
+// slow the stores less.
 func NewHashingLimits(processors int) HashingLimits {
 	return HashingLimits{
 		slots:   make(chan struct{}, max(1, processors/2)),
@@ -52,8 +52,8 @@ func NewHashingLimits(processors int) HashingLimits {
 	}
 }
 
-// Trusted returns the same limits for the operator's own servers: their passwords may
-// take as many iterations as they like, up to MaxIterations.
+// Trusted returns the same limits without that of time: the passwords may
+// take up to MaxIterations at any time.
 func (l HashingLimits) Trusted() HashingLimits { return HashingLimits{slots: l.slots} }
 
 // Acquire waits until a password may be hashed with that many iterations, at most
