@@ -261,7 +261,7 @@ func TestConnectedStoresHashAtAnyTime(t *testing.T) {
 	h.save(t, store, c)
 	l := h.lease(t, store)
 	defer l.Release()
-	if l.DB.HashingLimits() != tenantdb.Hashing.Trusted() || !tenantdb.IsLeased(l.DB) {
+	if l.HashingLimits() != tenantdb.Hashing.Trusted() || !tenantdb.IsLeased(l.DB) {
 		t.Error("a connected store is limited")
 	}
 }
