@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,18 +13,25 @@ import (
 // a problem document. Errors of the client's connection are ignored.
 var jsonFormat = huma.Format{
 	Marshal: func(w io.Writer, v any) error {
-		var out bytes.Buffer
-		e := json.NewEncoder(&out)
+		e := json.NewEncoder(wholeWriter{w})
 		e.SetEscapeHTML(false)
 		if err := e.Encode(v); err != nil {
 			panic(fmt.Errorf("response not encoded: %w", err))
 		}
-		if rw, ok := w.(*responseWriter); ok {
-			rw.writeWhole(out.Bytes())
-			return nil
-		}
-		_, _ = w.Write(out.Bytes())
 		return nil
 	},
 	Unmarshal: unmarshal,
+}
+
+// wholeWriter writes what an encoder made. json.Encoder calls it once, with everything,
+// so that a long response is in memory once.
+type wholeWriter struct{ to io.Writer }
+
+func (w wholeWriter) Write(b []byte) (int, error) {
+	if rw, ok := w.to.(*responseWriter); ok {
+		rw.writeWhole(b)
+	} else {
+		_, _ = w.to.Write(b)
+	}
+	return len(b), nil
 }
