@@ -15,6 +15,7 @@ import (
 // boundedListener limits how many connections are open at once, so that clients cannot use
 // up the open files that stores' databases need. Beyond the limit, new connections wait in
 // the operating system's queue, and the connections that were idle for longest are closed.
+// It also limits what the operating system keeps of a response, see limitUnsent.
 type boundedListener struct {
 	net.Listener
 	log    *slog.Logger
@@ -88,6 +89,7 @@ func (b *boundedListener) Accept() (net.Conn, error) {
 		}
 		return nil, err
 	}
+	limitUnsent(conn)
 	return &boundedConn{Conn: conn, release: sync.OnceFunc(b.release)}, nil
 }
 

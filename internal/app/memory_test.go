@@ -42,7 +42,7 @@ func heapMiB() float64 {
 }
 
 // askWithoutReading sends a shopper's request over TCP and does not read the answer.
-func (b badStore) askWithoutReading(path string) {
+func (b badStore) askWithoutReading(path string) net.Conn {
 	b.t.Helper()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		_ = raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
@@ -53,6 +53,37 @@ func (b badStore) askWithoutReading(path string) {
 	b.t.Cleanup(func() { _ = conn.Close() })
 	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, b.host)
 	testkit.Must(b.t, err)
+	return conn
+}
+
+// TestUnreadResponsesStayCounted checks that a response which its client does not read waits
+// in the process, where its memory is counted, and not in the operating system's buffers, and
+// that it stays counted after the client has left. On loopback these buffers have 4 MiB.
+func TestUnreadResponsesStayCounted(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux limits what a connection's buffers keep")
+	}
+	s := startServer(t, testConfig(t, masterdb.SQLite))
+	long := newBadStore(t, s, credential.SQLite, "long@example.com")
+	for i := range 30 {
+		_, err := storedata.AddProduct(t.Context(), long.db, storedata.NewProduct{Name: "P", Slug: fmt.Sprintf("p%d", i), Currency: "EUR"})
+		testkit.Must(t, err)
+	}
+	long.exec("UPDATE products SET description = replace(hex(zeroblob(2500)), '0', char(1))")
+	const path = "/api/storefront/products?limit=100"
+	size := len(long.front(path).want(http.StatusOK).raw)
+	eventually(t, "memory of a response that was read", func() bool { return s.Memory.Stats().Used == 0 })
+	conn := long.askWithoutReading(path)
+	eventually(t, "memory of an unread response", func() bool { return s.Memory.Stats().Used >= int64(size) })
+	testkit.Must(t, conn.Close())
+	for range 20 {
+		time.Sleep(10 * time.Millisecond)
+		long.front("/api/storefront/store").want(http.StatusOK)
+		if used := s.Memory.Stats().Used; used < int64(size) {
+			t.Fatalf("%d bytes are counted after the client has left, want %d", used, size)
+		}
+	}
 }
 
 // TestMemoryUnderSlowReaders checks that a column of 60 MB and the longest pages of

@@ -72,7 +72,6 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		ctx, memory := a.Memory.Reserve(ctx)
-		defer memory.Release()
 
 		w.Header().Set("X-Request-Id", req.id)
 		rw := &responseWriter{
@@ -80,6 +79,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 			client: ratelimit.Address("answers-to-address", req.address), stall: a.stall, deadline: start.Add(timeout + sendTimeout),
 			draining: a.Draining,
 		}
+		defer rw.releaseMemory()
 		routed := r.WithContext(ctx) // the mux sets its Pattern
 		a.metrics.inFlight.Inc()
 		defer func() {

@@ -44,6 +44,7 @@ type responseWriter struct {
 	sent    bool          // the status has been sent
 	refused bool          // the memory budget had no room for the body, which was dropped
 	cut     bool          // the client did not take the response in time
+	untaken bool          // a part of the body is still counted: the client did not take it
 	taken   int           // bytes of the current stallBytes
 	waited  time.Duration // for these bytes
 }
@@ -95,7 +96,11 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 			w.refused = true
 			return len(b), nil
 		}
-		defer w.memory.Give(k, n)
+		defer func() {
+			if !w.untaken {
+				w.memory.Give(k, n)
+			}
+		}()
 	}
 	w.sendStatus()
 	written := 0
@@ -103,6 +108,7 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 		n, err := w.send(b[:min(len(b), stallBytes-w.taken)])
 		written += n
 		if err != nil {
+			w.untaken = true
 			return written, err
 		}
 		b = b[n:]
@@ -164,6 +170,17 @@ func (w *responseWriter) finish() {
 		w.sendStatus()
 	}
 	w.setDeadline(time.Now())
+}
+
+// releaseMemory returns the memory of the response to the budget. A response that
+// the client did not take stays counted for as long as the client might have waited.
+// Otherwise clients that ask and leave could cause more work than those that wait.
+func (w *responseWriter) releaseMemory() {
+	if left := w.stall - w.waited; w.untaken && left > 0 {
+		w.memory.ReleaseAfter(left)
+		return
+	}
+	w.memory.Release()
 }
 
 // reset discards a response of which nothing was sent, with the headers that

@@ -271,13 +271,74 @@ func TestResponseMemory(t *testing.T) {
 	}
 	_ = other.Body.Close()
 	for _, conn := range slow {
-		_ = conn.Close()
+		if n, err := io.Copy(io.Discard, io.LimitReader(conn, body)); err != nil || n != body {
+			t.Errorf("a slow client has %d bytes: %v", n, err)
+		}
 	}
 	waiting(0)
 	res := read(ask(t, address, "/greedy"))
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusCreated {
-		t.Errorf("after its clients have gone the store has %d", res.StatusCode)
+		t.Errorf("after its clients have read the store has %d", res.StatusCode)
+	}
+}
+
+// TestMemoryOfClientsThatLeave checks that a response whose client leaves stays counted for
+// as long as the client could have waited, and one that was read does not.
+func TestMemoryOfClientsThatLeave(t *testing.T) {
+	t.Parallel()
+	const size = 256 << 10
+	for name, c := range map[string]struct {
+		leaves  time.Duration // after the request
+		reads   bool          // the whole response
+		counted time.Duration // after the request
+	}{
+		"reads it":           {time.Second, true, 0},
+		"leaves at once":     {0, false, stallTimeout},
+		"leaves later":       {15 * time.Second, false, stallTimeout},
+		"stays until cut":    {time.Hour, false, stallTimeout},
+		"reads all and goes": {0, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				memory := ratelimit.NewByteBudget(8*size, 4*size)
+				a := newTestAPI(memory)
+				server := &http.Server{Handler: a.middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = w.Write(make([]byte, size))
+				})), ReadHeaderTimeout: time.Minute}
+				listener := make(pipes, 1)
+				ours, theirs := net.Pipe()
+				listener <- theirs
+				close(listener)
+				go func() { _ = server.Serve(listener) }()
+				defer server.Close() //nolint:errcheck // nothing is pending
+				if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				begin := time.Now()
+				synctest.Wait()
+				if used := memory.Stats().Used; used != size {
+					t.Errorf("%d bytes are counted while the client waits", used)
+				}
+				if c.reads {
+					res, err := http.ReadResponse(bufio.NewReader(ours), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					_, _ = io.Copy(io.Discard, res.Body)
+					_ = res.Body.Close()
+				}
+				defer time.AfterFunc(c.leaves, func() { _ = ours.Close() }).Stop()
+				for memory.Stats().Used > 0 && time.Since(begin) < time.Minute {
+					time.Sleep(time.Second)
+					synctest.Wait()
+				}
+				if took := time.Since(begin); took.Round(time.Second) > c.counted+time.Second || took < c.counted {
+					t.Errorf("counted for %v, want %v", took, c.counted)
+				}
+			})
+		})
 	}
 }
 

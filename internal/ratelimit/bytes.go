@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"sync"
+	"time"
 )
 
 // ByteBudget limits how many bytes are in memory at one time, in total and for
@@ -258,12 +259,25 @@ func (r *Reservation) Key() (k Key, ok bool) {
 func (r *Reservation) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.asked != (question{}) {
-		r.budget.learn(r.asked, r.peak)
-		r.asked = question{}
-	}
+	r.learn()
 	for _, p := range r.parts {
 		r.budget.Give(p.key, p.taken())
 	}
 	r.parts = nil
+}
+
+// ReleaseAfter returns all bytes to the budget after d.
+func (r *Reservation) ReleaseAfter(d time.Duration) {
+	r.mu.Lock()
+	r.learn()
+	r.mu.Unlock()
+	time.AfterFunc(d, r.Release)
+}
+
+// learn remembers how large the answer to the question was. The caller holds the lock.
+func (r *Reservation) learn() {
+	if r.asked != (question{}) {
+		r.budget.learn(r.asked, r.peak)
+		r.asked = question{}
+	}
 }

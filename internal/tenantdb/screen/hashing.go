@@ -27,8 +27,8 @@ const (
 	// least 15,000.
 	usualIterations = 16_384
 	// unusualIterations is the number of iterations that each processor computes in a
-	// second for passwords that take more than that: about 2 % of its time.
-	unusualIterations = 100_000
+	// second for passwords that take more than that: about 1 % of its time.
+	unusualIterations = 50_000
 	// unusualWait limits how long such a password waits for its turn.
 	unusualWait = 2 * time.Second
 )
