@@ -78,7 +78,7 @@ func TestUnreadResponsesStayCounted(t *testing.T) {
 	eventually(t, "memory of an unread response", func() bool { return s.Memory.Stats().Used >= int64(size) })
 	testkit.Must(t, conn.Close())
 	for range 20 {
-		time.Sleep(10 * time.Millisecond)
+		<-time.After(10 * time.Millisecond)
 		long.front("/api/storefront/store").want(http.StatusOK)
 		if used := s.Memory.Stats().Used; used < int64(size) {
 			t.Fatalf("%d bytes are counted after the client has left, want %d", used, size)

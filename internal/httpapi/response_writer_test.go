@@ -331,7 +331,7 @@ func TestMemoryOfClientsThatLeave(t *testing.T) {
 				}
 				defer time.AfterFunc(c.leaves, func() { _ = ours.Close() }).Stop()
 				for memory.Stats().Used > 0 && time.Since(begin) < time.Minute {
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 					synctest.Wait()
 				}
 				if took := time.Since(begin); took.Round(time.Second) > c.counted+time.Second || took < c.counted {
