@@ -193,7 +193,7 @@ func (d demoStore) furnish(ctx context.Context, a *app.App, p authz.Principal, i
 		return err
 	}
 	look := storedata.JSON(theme)
-	if _, err := a.Registry.Update(ctx, p, id, storedata.ProfilePatch{Description: &d.description, Currency: &d.currency, Theme: &look}); err != nil {
+	if _, err := a.Registry.Update(ctx, p, id, nil, storedata.ProfilePatch{Description: &d.description, Currency: &d.currency, Theme: &look}); err != nil {
 		return err
 	}
 	lease, err := a.Tenants.Acquire(ctx, id)

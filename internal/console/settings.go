@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/version"
 	"github.com/stoahq/stoa/internal/web"
 )
 
@@ -204,7 +205,7 @@ func (c *Console) saveSettings(w http.ResponseWriter, r *Request) error {
 	}
 	patch, faults := settingsPatch(r.PostForm, profile)
 	if err = faults.Err(); err == nil {
-		_, err = c.Stores.UpdateIfMatch(r.Context(), r.Principal, store.ID, []string{r.PostForm.Get("version")}, patch)
+		_, err = c.Stores.Update(r.Context(), r.Principal, store.ID, version.Match{r.PostForm.Get("version")}, patch)
 	}
 	if err != nil {
 		return c.refuseSettings(w, r, store, err)

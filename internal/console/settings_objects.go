@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 func (c *Console) settingsObjectsRoutes() []Route {
@@ -80,7 +81,7 @@ func (c *Console) saveSettingsObjects(w http.ResponseWriter, r *Request) error {
 		profile = *store.Profile
 	}
 	patch := storedata.ProfilePatch{Theme: changedObject(r.PostForm, "theme", profile.Theme), Settings: changedObject(r.PostForm, "settings", profile.Settings)}
-	if _, err = c.Stores.UpdateIfMatch(r.Context(), r.Principal, store.ID, []string{r.PostForm.Get("version")}, patch); err != nil {
+	if _, err = c.Stores.Update(r.Context(), r.Principal, store.ID, version.Match{r.PostForm.Get("version")}, patch); err != nil {
 		f, version, err := refusedEdit(r, err)
 		if err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/events"
+	"github.com/stoahq/stoa/internal/version"
 	"github.com/stoahq/stoa/internal/webhooks"
 )
 
@@ -193,7 +194,7 @@ func (c *Console) changeWebhook(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	change, chosen := webhookChange(r)
-	change.Versions = []string{r.PostForm.Get("version")}
+	change.Match = version.Match{r.PostForm.Get("version")}
 	if !chosen {
 		return c.showWebhook(w, r, o, id, webhookView{Form: noTypes(r), Version: r.PostForm.Get("version")})
 	}
@@ -340,7 +341,7 @@ func (c *Console) rotateWebhook(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	e, secret, cause := c.Webhooks.RotateSecret(r.Context(), r.Principal, o.Store.ID, id, r.URL.Query().Get("version"))
+	e, secret, cause := c.Webhooks.RotateSecret(r.Context(), r.Principal, o.Store.ID, id, version.Match{r.URL.Query().Get("version")})
 	if cause == nil {
 		return c.showNewSecret(w, r, o, e, secret, "The endpoint has a new secret. The one before is valid for 24 hours.")
 	}

@@ -324,17 +324,11 @@ func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*changedOu
 	if err != nil {
 		return nil, err
 	}
-	versions, err := ifMatch(in.IfMatch)
+	match, err := ifMatch(in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
-	update := a.Stores.Update
-	if versions != nil {
-		update = func(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (stores.Store, error) {
-			return a.Stores.UpdateIfMatch(ctx, p, id, versions, patch)
-		}
-	}
-	s, err := update(ctx, principal(ctx), id, in.Body)
+	s, err := a.Stores.Update(ctx, principal(ctx), id, match, in.Body)
 	if err != nil {
 		return nil, err
 	}

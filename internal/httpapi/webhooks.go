@@ -370,12 +370,12 @@ func (a *api) getWebhook(ctx context.Context, store stoa.StoreID, in *WebhookPat
 }
 
 func (a *api) updateWebhook(ctx context.Context, store stoa.StoreID, in *WebhookChangeInput) (*endpointOutput, error) {
-	versions, err := ifMatch(in.IfMatch)
+	match, err := ifMatch(in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
 	e, err := a.Webhooks.Update(ctx, principal(ctx), store, in.id(), webhooks.Change{
-		URL: in.Body.URL, Description: in.Body.Description, Types: in.Body.Types, Enabled: in.Body.Enabled, SkipMissed: in.Body.SkipMissed, Versions: versions,
+		URL: in.Body.URL, Description: in.Body.Description, Types: in.Body.Types, Enabled: in.Body.Enabled, SkipMissed: in.Body.SkipMissed, Match: match,
 	})
 	if err != nil {
 		return nil, err
@@ -384,15 +384,15 @@ func (a *api) updateWebhook(ctx context.Context, store stoa.StoreID, in *Webhook
 }
 
 func (a *api) deleteWebhook(ctx context.Context, store stoa.StoreID, in *WebhookDeletion) (*struct{}, error) {
-	versions, err := ifMatch(in.IfMatch)
+	match, err := ifMatch(in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Webhooks.Delete(ctx, principal(ctx), store, in.id(), versions)
+	return nil, a.Webhooks.Delete(ctx, principal(ctx), store, in.id(), match)
 }
 
 func (a *api) rotateWebhookSecret(ctx context.Context, store stoa.StoreID, in *WebhookPath) (*newEndpointOutput, error) {
-	e, secret, err := a.Webhooks.RotateSecret(ctx, principal(ctx), store, in.id())
+	e, secret, err := a.Webhooks.RotateSecret(ctx, principal(ctx), store, in.id(), nil)
 	if err != nil {
 		return nil, err
 	}

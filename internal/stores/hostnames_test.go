@@ -28,7 +28,7 @@ func TestPlatformLabelsAreReserved(t *testing.T) {
 		for _, slug := range []string{"hub", "deep", "wpad", "autodiscover", "autoconfig", "mta-sts", "isatap", "localhost", "smtp", "imap", "ns1", "www", "postmaster"} {
 			_, err := b.Create(t.Context(), p, NewStore{Name: "A store", Slug: slug})
 			wantCode(t, err, stoa.InvalidRequest)
-			_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: &slug})
+			_, err = b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Slug: &slug})
 			wantCode(t, err, stoa.InvalidRequest)
 			if got := fields(err); got != "[slug]" {
 				t.Errorf("%s: faults in %s", slug, got)
@@ -39,7 +39,7 @@ func TestPlatformLabelsAreReserved(t *testing.T) {
 				t.Errorf("%q is named %s, want %s", name, got, want)
 			}
 		}
-		got, err := b.Update(t.Context(), p, before.ID, storedata.ProfilePatch{Slug: ptr("hub"), City: ptr("Wien")})
+		got, err := b.Update(t.Context(), p, before.ID, nil, storedata.ProfilePatch{Slug: ptr("hub"), City: ptr("Wien")})
 		testkit.Must(t, err)
 		if got.Slug != "hub" || got.Profile.City != "Wien" {
 			t.Errorf("the store of before became %+v", got)
@@ -86,7 +86,7 @@ func TestHostnameBeforeTheStore(t *testing.T) {
 		if len(list) != 2 || list[0].Hostname.Hostname != host || !list[0].Primary || list[1].Primary {
 			t.Errorf("the hostnames are %+v", list)
 		}
-		_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: ptr("moved")})
+		_, err = b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Slug: ptr("moved")})
 		testkit.Must(t, err)
 		leads("moved.shops.test")
 	})

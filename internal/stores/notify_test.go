@@ -75,7 +75,7 @@ func TestRenameHoldsAtOnce(t *testing.T) {
 			_, err := b.Resolve(t.Context(), at+".shops.test")
 			testkit.Must(t, err)
 			next := fmt.Sprintf("bakery-%d", i%5) // a store can have only a few released slugs
-			_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: &next})
+			_, err = b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Slug: &next})
 			testkit.Must(t, err)
 			_, err = b.Resolve(t.Context(), at+".shops.test")
 			wantCode(t, err, stoa.StoreNotFound)

@@ -43,7 +43,7 @@ func TestReleasedSlugIsKept(t *testing.T) {
 	t.Parallel()
 	releases := map[string]func(t *testing.T, b replica, p authz.Principal, s Store){
 		"renamed": func(t *testing.T, b replica, p authz.Principal, s Store) {
-			_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: ptr("elsewhere")})
+			_, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Slug: ptr("elsewhere")})
 			testkit.Must(t, err)
 		},
 		"deleted": func(t *testing.T, b replica, p authz.Principal, s Store) {

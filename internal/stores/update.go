@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // Update changes a store's profile in its own database. The master also stores the name
@@ -26,12 +27,10 @@ import (
 // changed then, unless the connection to the database was lost during the call: the job
 // then completes the change of name and slug. A store that is not active cannot be
 // changed. A caller that may write but not read gets only the store's ID.
-func (r *Registry) Update(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (Store, error) {
-	return r.update(ctx, p, id, patch, nil)
-}
-
-// update implements Update and, with versions that are not nil, UpdateIfMatch.
-func (r *Registry) update(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch, versions []string) (Store, error) {
+//
+// Update fails with edit_conflict and changes nothing when match does not hold for the
+// store's Version: somebody has changed the store since the caller read it.
+func (r *Registry) Update(ctx context.Context, p authz.Principal, id stoa.StoreID, match version.Match, patch storedata.ProfilePatch) (Store, error) {
 	role, err := authz.Check(ctx, r.db, p, id, authz.UpdateStore)
 	if err != nil {
 		return Store{}, err
@@ -46,8 +45,8 @@ func (r *Registry) update(ctx context.Context, p authz.Principal, id stoa.StoreI
 	defer lease.Release()
 	var profile storedata.Profile
 	switch {
-	case versions != nil:
-		profile, err = r.updateMatching(ctx, lease.DB, p, id, patch, versions)
+	case match != nil:
+		profile, err = r.updateMatching(ctx, lease.DB, p, id, match, patch)
 	case patch.Name == nil && patch.Slug == nil:
 		profile, err = r.updateTenant(ctx, lease.DB, p, id, patch)
 	default:

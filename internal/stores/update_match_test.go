@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
-func TestUpdateIfMatch(t *testing.T) {
+func TestUpdateOfAVersion(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
 		p := b.user(t)
@@ -21,7 +21,7 @@ func TestUpdateIfMatch(t *testing.T) {
 		read, err := b.Get(t.Context(), p, opened.ID)
 		testkit.Must(t, err)
 		first := read.Version()
-		got, err := b.UpdateIfMatch(t.Context(), p, read.ID, []string{"another", first}, storedata.ProfilePatch{City: ptr("Wien"), Theme: ptr(storedata.JSON(`{"b":1,"a":[2]}`))})
+		got, err := b.Update(t.Context(), p, read.ID, []string{"another", first}, storedata.ProfilePatch{City: ptr("Wien"), Theme: ptr(storedata.JSON(`{"b":1,"a":[2]}`))})
 		testkit.Must(t, err)
 		second := got.Version()
 		if second == first || second == "" || got.Profile.City != "Wien" {
@@ -35,7 +35,7 @@ func TestUpdateIfMatch(t *testing.T) {
 		before, recorded := b.state(t, p, read.ID), b.count(t, `audit_events`)
 		for _, patch := range []storedata.ProfilePatch{{City: ptr("Graz")}, {Name: ptr("Bread")}, {Slug: ptr("bread-" + string(engine)), City: ptr("Graz")}, {}} {
 			for _, versions := range [][]string{{first}, {}, {""}} {
-				_, err := b.UpdateIfMatch(t.Context(), p, read.ID, versions, patch)
+				_, err := b.Update(t.Context(), p, read.ID, versions, patch)
 				wantCode(t, err, stoa.EditConflict)
 			}
 		}
@@ -46,7 +46,7 @@ func TestUpdateIfMatch(t *testing.T) {
 			t.Errorf("%d entries in the audit log, want %d: nothing was changed", n, recorded)
 		}
 		slug := "bread-" + string(engine)
-		got, err = b.UpdateIfMatch(t.Context(), p, read.ID, []string{second}, storedata.ProfilePatch{Name: ptr("Bread"), Slug: &slug})
+		got, err = b.Update(t.Context(), p, read.ID, []string{second}, storedata.ProfilePatch{Name: ptr("Bread"), Slug: &slug})
 		testkit.Must(t, err)
 		b.agree(t, p, read.ID, "Bread", slug)
 		if got.Version() == second {
@@ -55,9 +55,9 @@ func TestUpdateIfMatch(t *testing.T) {
 	})
 }
 
-// TestUpdateIfMatchWhileTheTenantLags checks that a name which the master has and the
+// TestUpdateOfAVersionWhileTheTenantLags checks that a name which the master has and the
 // tenant database not yet is not overwritten.
-func TestUpdateIfMatchWhileTheTenantLags(t *testing.T) {
+func TestUpdateOfAVersionWhileTheTenantLags(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
 		p := b.user(t)
@@ -65,19 +65,19 @@ func TestUpdateIfMatchWhileTheTenantLags(t *testing.T) {
 		read, err := b.Get(t.Context(), p, opened.ID)
 		testkit.Must(t, err)
 		testkit.Must(t, b.renameMaster(t, read.ID, storedata.ProfilePatch{Name: ptr("Renamed")}))
-		_, err = b.UpdateIfMatch(t.Context(), p, read.ID, []string{read.Version()}, storedata.ProfilePatch{Name: ptr("Lost")})
+		_, err = b.Update(t.Context(), p, read.ID, []string{read.Version()}, storedata.ProfilePatch{Name: ptr("Lost")})
 		wantCode(t, err, stoa.EditConflict)
 		read, err = b.Get(t.Context(), p, read.ID)
 		testkit.Must(t, err)
-		_, err = b.UpdateIfMatch(t.Context(), p, read.ID, []string{read.Version()}, storedata.ProfilePatch{City: ptr("Wien"), Name: ptr("Seen")})
+		_, err = b.Update(t.Context(), p, read.ID, []string{read.Version()}, storedata.ProfilePatch{City: ptr("Wien"), Name: ptr("Seen")})
 		testkit.Must(t, err)
 		b.agree(t, p, read.ID, "Seen", read.Slug)
 	})
 }
 
-// TestUpdateIfMatchAtOnce checks that of callers who have read the same version one
+// TestUpdateOfAVersionAtOnce checks that of callers who have read the same version one
 // changes the store, whichever fields they change.
-func TestUpdateIfMatchAtOnce(t *testing.T) {
+func TestUpdateOfAVersionAtOnce(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
 		b.start(t)
@@ -92,7 +92,7 @@ func TestUpdateIfMatchAtOnce(t *testing.T) {
 				if i%2 == 0 {
 					patch = storedata.ProfilePatch{City: &text}
 				}
-				_, err := b.UpdateIfMatch(t.Context(), p, read.ID, []string{read.Version()}, patch)
+				_, err := b.Update(t.Context(), p, read.ID, []string{read.Version()}, patch)
 				return nil, err
 			})
 			won := 0

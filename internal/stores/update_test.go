@@ -28,7 +28,7 @@ func TestUpdate(t *testing.T) {
 		_, err := b.Resolve(t.Context(), s.Hostnames[0].Hostname) // the name is cached now
 		testkit.Must(t, err)
 		slug := "bread-" + string(engine)
-		got, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{
+		got, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{
 			Name: ptr("Bread & Salt 🥖"), Slug: &slug, City: ptr("Wien"), Currency: ptr("EUR"),
 		})
 		testkit.Must(t, err)
@@ -49,12 +49,12 @@ func TestUpdate(t *testing.T) {
 			t.Errorf("the new hostname leads to %+v", site)
 		}
 		// A field that is not set is unchanged, and a value may be set to itself.
-		again, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{City: ptr(""), Slug: &slug})
+		again, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{City: ptr(""), Slug: &slug})
 		testkit.Must(t, err)
 		if f := again.Profile; f.City != "" || f.Currency != "EUR" || f.Name != got.Name {
 			t.Errorf("after a second patch: %+v", f)
 		}
-		if _, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{}); err != nil {
+		if _, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{}); err != nil {
 			t.Errorf("an empty patch: %v", err)
 		}
 	})
@@ -90,7 +90,7 @@ func TestUpdateNamesEveryFaultAndWritesNothing(t *testing.T) {
 			{storedata.ProfilePatch{Name: ptr(strings.Repeat("é", 121))}, "[name]"},
 			{storedata.ProfilePatch{Theme: ptr(storedata.JSON(`[]`)), Slug: ptr("")}, "[slug theme]"},
 		} {
-			_, err := b.Update(t.Context(), p, s.ID, c.patch)
+			_, err := b.Update(t.Context(), p, s.ID, nil, c.patch)
 			wantCode(t, err, stoa.InvalidRequest)
 			names := strings.Fields(strings.Trim(fields(err), "[]"))
 			slices.Sort(names)
@@ -98,7 +98,7 @@ func TestUpdateNamesEveryFaultAndWritesNothing(t *testing.T) {
 				t.Errorf("faults in %s, want %s", got, c.want)
 			}
 		}
-		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: ptr("New"), Slug: ptr("taken"), City: ptr("Wien")})
+		_, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Name: ptr("New"), Slug: ptr("taken"), City: ptr("Wien")})
 		wantCode(t, err, stoa.HostnameTaken)
 		if got := fields(err); got != "[slug]" {
 			t.Errorf("faults in %s, want [slug]", got)
@@ -119,16 +119,16 @@ func TestUpdateAsksForTheRight(t *testing.T) {
 		viewer, stranger := b.member(t, s.ID, authz.Viewer), b.user(t)
 		// A caller without permission to write is not told the faults of the patch.
 		for _, patch := range []storedata.ProfilePatch{{Name: ptr("Mine")}, {City: ptr("Wien")}, {Name: ptr("")}} {
-			_, err := b.Update(t.Context(), viewer, s.ID, patch)
+			_, err := b.Update(t.Context(), viewer, s.ID, nil, patch)
 			wantCode(t, err, stoa.Forbidden)
-			_, err = b.Update(t.Context(), stranger, s.ID, patch)
+			_, err = b.Update(t.Context(), stranger, s.ID, nil, patch)
 			wantCode(t, err, stoa.StoreNotFound)
 		}
 		if diff := cmp.Diff(before, b.state(t, p, s.ID)); diff != "" {
 			t.Error(diff)
 		}
 		for _, role := range []authz.Role{authz.Admin, authz.Member} {
-			_, err := b.Update(t.Context(), b.member(t, s.ID, role), s.ID, storedata.ProfilePatch{City: ptr(string(role))})
+			_, err := b.Update(t.Context(), b.member(t, s.ID, role), s.ID, nil, storedata.ProfilePatch{City: ptr(string(role))})
 			testkit.Must(t, err)
 		}
 	})
@@ -148,7 +148,7 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 		}
 		tn.down() // for the other engines the pool is open
 		for _, patch := range []storedata.ProfilePatch{{Name: ptr("New"), Slug: ptr("new"), City: ptr("Wien")}, {City: ptr("Wien")}} {
-			_, err := b.Update(t.Context(), p, s.ID, patch)
+			_, err := b.Update(t.Context(), p, s.ID, nil, patch)
 			wantCode(t, err, stoa.TenantUnavailable)
 		}
 		b.wantBalancedUpdates(t, s.ID)
@@ -162,7 +162,7 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 		if diff := cmp.Diff(before, b.state(t, p, s.ID)); diff != "" {
 			t.Error(diff)
 		}
-		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: ptr("New")})
+		_, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Name: ptr("New")})
 		testkit.Must(t, err)
 	})
 }
@@ -187,7 +187,7 @@ func TestUpdateOfAStoreThatIsNotActive(t *testing.T) {
 			} {
 				b.setStatus(t, s.ID, status)
 				for _, patch := range []storedata.ProfilePatch{{City: ptr("Wien")}, {Name: ptr("New")}, {}} {
-					_, err := b.Update(t.Context(), p, s.ID, patch)
+					_, err := b.Update(t.Context(), p, s.ID, nil, patch)
 					if got := stoa.CodeOf(err); got != want {
 						t.Errorf("%s, credentials saved: %v: got %v, want %s", status, saved, err, want)
 					}
@@ -207,7 +207,7 @@ func TestSyncIdentityRepairsTheTenant(t *testing.T) {
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
-		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{City: ptr("Wien")})
+		_, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{City: ptr("Wien")})
 		testkit.Must(t, err)
 		slug := "bread-" + string(engine)
 		testkit.Must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("Bread"), Slug: &slug}))
@@ -231,7 +231,7 @@ func TestSyncIdentityOvertaken(t *testing.T) {
 		s, _ := b.open(t, p, engine, "Bakery")
 		first, second := "first-"+string(engine), "second-"+string(engine)
 		testkit.Must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("First"), Slug: &first}))
-		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: ptr("Second"), Slug: &second})
+		_, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Name: ptr("Second"), Slug: &second})
 		testkit.Must(t, err)
 		testkit.Must(t, b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID})) // the late job of the first change
 		b.agree(t, p, s.ID, "Second", second)
@@ -297,7 +297,7 @@ func TestUpdateAtOnce(t *testing.T) {
 		slugOf := func(i int) string { return fmt.Sprintf("bread-%s-%d", engine, i) }
 		_, errs := atOnce(writers, func(i int) (any, error) {
 			slug := slugOf(i)
-			if _, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: &slug, Slug: &slug}); err != nil {
+			if _, err := b.Update(t.Context(), p, s.ID, nil, storedata.ProfilePatch{Name: &slug, Slug: &slug}); err != nil {
 				return nil, err
 			}
 			_, err := b.Resolve(t.Context(), slug+".shops.test") // the name is cached if it still exists
@@ -338,7 +338,7 @@ func TestUpdateAtOnceToOneSlug(t *testing.T) {
 			open = append(open, s)
 		}
 		_, errs := atOnce(len(open), func(i int) (Store, error) {
-			return b.Update(t.Context(), p, open[i].ID, storedata.ProfilePatch{Slug: ptr("bread")})
+			return b.Update(t.Context(), p, open[i].ID, nil, storedata.ProfilePatch{Slug: ptr("bread")})
 		})
 		won := 0
 		for i, err := range errs {

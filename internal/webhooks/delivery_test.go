@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
+	"github.com/stoahq/stoa/internal/version"
 	"github.com/stoahq/stoa/internal/webhooks"
 )
 
@@ -37,7 +38,7 @@ func TestSecretsRotate(t *testing.T) {
 		if first := server.next(t); !verifies(first, old) || verifies(first, "whsec_"+strings.Repeat("A", 44)) {
 			t.Error("the first secret does not sign")
 		}
-		_, secret, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID)
+		_, secret, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, nil)
 		testkit.Must(t, err)
 		p.record(t, audit.StoreSuspended)
 		if both := server.next(t); !verifies(both, old) || !verifies(both, secret.Reveal()) {
@@ -242,7 +243,7 @@ func TestEndpointsAreChecked(t *testing.T) {
 	}
 	list, err := s.List(t.Context(), p.owner(), p.Store)
 	testkit.Must(t, err)
-	if _, err := s.Update(t.Context(), p.owner(), p.Store, list[0].ID, webhooks.Change{Description: new("A"), Versions: []string{"none"}}); stoa.CodeOf(err) != stoa.EditConflict {
+	if _, err := s.Update(t.Context(), p.owner(), p.Store, list[0].ID, webhooks.Change{Description: new("A"), Match: version.Match{"none"}}); stoa.CodeOf(err) != stoa.EditConflict {
 		t.Errorf("a change of another version: %v", err)
 	}
 	other := p.Member(t, "owner")

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // State is the state of an endpoint.
@@ -74,7 +75,7 @@ type Change struct {
 	// SkipMissed, with Enabled: go on with what happens from now on. Otherwise an endpoint
 	// receives what it has missed, of the last 30 days.
 	SkipMissed bool
-	Versions   []string // If-Match: the versions that may be changed; nil: any
+	Match      version.Match // against the endpoint's ETag
 }
 
 const (
@@ -275,8 +276,8 @@ func urlFault(text string) string {
 	return ""
 }
 
-// Update changes an endpoint. It fails with not_found, with invalid_request and, when Versions
-// do not hold its version, with edit_conflict.
+// Update changes an endpoint. It fails with not_found, with invalid_request and,
+// when Match does not hold, with edit_conflict.
 func (s *Service) Update(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, c Change) (Endpoint, error) {
 	if err := s.check(ctx, s.db, p, store, authz.ManageWebhooks); err != nil {
 		return Endpoint{}, err
@@ -286,8 +287,8 @@ func (s *Service) Update(ctx context.Context, p authz.Principal, store stoa.Stor
 		if e, err = read(ctx, tx, store, id, tx.ForUpdate()); err != nil {
 			return err
 		}
-		if c.Versions != nil && !slices.Contains(c.Versions, e.ETag()) {
-			return stoa.Errorf(stoa.EditConflict, "The endpoint was changed in the meantime. Read it again, and make the change to what it is now.")
+		if err := c.Match.Check(e.ETag()); err != nil {
+			return err
 		}
 		before := e.State
 		if err := e.apply(c, false); err != nil {
@@ -314,8 +315,9 @@ func (s *Service) Update(ctx context.Context, p authz.Principal, store stoa.Stor
 // ETag returns the version of what an owner can change of the endpoint.
 func (e Endpoint) ETag() string { return e.ID.String()[24:] + "v" + itoa(e.Version) }
 
-// Delete removes an endpoint. What was sent to it is kept as long as for others.
-func (s *Service) Delete(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, versions []string) error {
+// Delete removes an endpoint. What was sent to it is kept as long as for others. It fails
+// with not_found and, when match does not hold, with edit_conflict.
+func (s *Service) Delete(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, match version.Match) error {
 	if err := s.check(ctx, s.db, p, store, authz.ManageWebhooks); err != nil {
 		return err
 	}
@@ -324,8 +326,8 @@ func (s *Service) Delete(ctx context.Context, p authz.Principal, store stoa.Stor
 		if err != nil {
 			return err
 		}
-		if versions != nil && !slices.Contains(versions, e.ETag()) {
-			return stoa.Errorf(stoa.EditConflict, "The endpoint was changed in the meantime. Read it again.")
+		if err := match.Check(e.ETag()); err != nil {
+			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE webhook_endpoints SET state = 'deleted', secret = '', old_secret = NULL, next_at = NULL, updated_at = $2 WHERE id = $1`, id, tx.Now)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"slices"
 	"strconv"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/keyrotation"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // Overlap is how long the secret before a rotation still signs.
@@ -50,9 +50,9 @@ func NewSecret() keyring.Secret {
 
 // RotateSecret gives the endpoint a new secret and returns it. For a day deliveries are signed
 // with the old one as well. A second rotation within that day ends the oldest secret at once:
-// a form that may be sent twice gives the versions that it may change. It fails with
-// edit_conflict when they do not hold the endpoint's.
-func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, versions ...string) (Endpoint, keyring.Secret, error) {
+// a form that may be sent twice gives the version that it was made for. It fails with
+// edit_conflict when match does not hold.
+func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, match version.Match) (Endpoint, keyring.Secret, error) {
 	if err := s.check(ctx, s.db, p, store, authz.ManageWebhooks); err != nil {
 		return Endpoint{}, keyring.Secret{}, err
 	}
@@ -65,8 +65,8 @@ func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store sto
 		if e, err = read(ctx, tx, store, id, tx.ForUpdate()); err != nil {
 			return err
 		}
-		if len(versions) > 0 && !slices.Contains(versions, e.ETag()) {
-			return stoa.Errorf(stoa.EditConflict, "The endpoint was changed in the meantime. Read it again.")
+		if err := match.Check(e.ETag()); err != nil {
+			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE webhook_endpoints SET old_secret = secret, old_until = $2, secret = $3, version = version + 1, updated_at = $4 WHERE id = $1`,
 			id, tx.Now.Add(Overlap), sealed, tx.Now)

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
+	"github.com/stoahq/stoa/internal/version"
 	"github.com/stoahq/stoa/internal/webhooks"
 )
 
@@ -160,15 +161,15 @@ func TestFormsActOnce(t *testing.T) {
 		if len(list) != 1 {
 			t.Errorf("%d endpoints", len(list))
 		}
-		rotated, second, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, e.ETag())
+		rotated, second, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, version.Match{e.ETag()})
 		testkit.Must(t, err)
 		if second.Reveal() == first.Reveal() || rotated.OldUntil == nil {
 			t.Error("the secret is the old one")
 		}
-		if _, _, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, e.ETag()); stoa.CodeOf(err) != stoa.EditConflict {
+		if _, _, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, version.Match{e.ETag()}); stoa.CodeOf(err) != stoa.EditConflict {
 			t.Errorf("sent again: %v", err)
 		}
-		_, _, err = s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID)
+		_, _, err = s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, nil)
 		testkit.Must(t, err)
 	})
 }
