@@ -99,7 +99,7 @@ func dialServer(t *testing.T, s *server) net.Conn {
 }
 
 // unreadAnswers requests more than the sockets' buffers hold, and reads nothing. On Linux
-// already the first answer waits.
+// the first answer waits already.
 func unreadAnswers(t *testing.T, cfg *config.Config) *server {
 	cfg.PrivateListen = "127.0.0.1:0"
 	s := startForStop(t, cfg)

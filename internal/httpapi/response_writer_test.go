@@ -155,6 +155,24 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
+// askThroughPipe serves one response of size bytes over a connection in memory. It returns
+// the client's end, which has sent its request, and a function that stops the server.
+func askThroughPipe(t *testing.T, a *api, size int) (client net.Conn, stop func()) {
+	t.Helper()
+	server := &http.Server{Handler: a.middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, size))
+	})), ReadHeaderTimeout: time.Minute}
+	listener := make(pipes, 1)
+	client, theirs := net.Pipe()
+	listener <- theirs
+	close(listener)
+	go func() { _ = server.Serve(listener) }()
+	if _, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	return client, func() { _ = server.Close() }
+}
+
 // TestStallTimeout checks that a slow client gets its response while it takes
 // stallBytes within stallTimeout, up to the deadline of the whole response.
 func TestStallTimeout(t *testing.T) {
@@ -177,18 +195,8 @@ func TestStallTimeout(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				a := newTestAPI(nil)
-				server := &http.Server{Handler: a.middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-					_, _ = io.WriteString(w, strings.Repeat("x", size))
-				})), ReadHeaderTimeout: time.Minute}
-				listener := make(pipes, 1)
-				ours, theirs := net.Pipe()
-				listener <- theirs
-				close(listener)
-				go func() { _ = server.Serve(listener) }()
-				defer server.Close() //nolint:errcheck // nothing is pending
-				if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
-					t.Fatal(err)
-				}
+				ours, stop := askThroughPipe(t, a, size)
+				defer stop()
 				begin := time.Now()
 				got := readSlowly(ours, c.bytes, c.every)
 				if whole := strings.HasSuffix(got, "0\r\n\r\n"); whole != c.whole {
@@ -304,18 +312,8 @@ func TestMemoryOfClientsThatLeave(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				memory := ratelimit.NewByteBudget(8*size, 4*size)
 				a := newTestAPI(memory)
-				server := &http.Server{Handler: a.middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-					_, _ = w.Write(make([]byte, size))
-				})), ReadHeaderTimeout: time.Minute}
-				listener := make(pipes, 1)
-				ours, theirs := net.Pipe()
-				listener <- theirs
-				close(listener)
-				go func() { _ = server.Serve(listener) }()
-				defer server.Close() //nolint:errcheck // nothing is pending
-				if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-					t.Fatal(err)
-				}
+				ours, stop := askThroughPipe(t, a, size)
+				defer stop()
 				begin := time.Now()
 				synctest.Wait()
 				if used := memory.Stats().Used; used != size {

@@ -27,8 +27,9 @@ func versionOf(p storedata.Profile, master Identity) string {
 	return p.Version()
 }
 
-// updateMatching changes the profile if match holds. It compares the version while it has locked both the store's row in its own database, which orders changes of
-// the profile, and the one in the master, which orders changes of name and slug.
+// updateMatching changes the profile if match holds. It compares the version while it has
+// locked both the store's row in its own database, which orders changes of the profile, and
+// the one in the master, which orders changes of name and slug.
 func (r *Registry) updateMatching(ctx context.Context, db *tenantdb.DB, p authz.Principal, id stoa.StoreID, match version.Match, patch storedata.ProfilePatch) (storedata.Profile, error) {
 	var before, written Identity
 	recorded := false // in the master, which has name and slug then

@@ -166,8 +166,10 @@ func TestFormsActOnce(t *testing.T) {
 		if second.Reveal() == first.Reveal() || rotated.OldUntil == nil {
 			t.Error("the secret is the old one")
 		}
-		if _, _, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, version.Match{e.ETag()}); stoa.CodeOf(err) != stoa.EditConflict {
-			t.Errorf("sent again: %v", err)
+		for name, match := range map[string]version.Match{"sent again": {e.ETag()}, "no version": {}} {
+			if _, _, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, match); stoa.CodeOf(err) != stoa.EditConflict {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 		_, _, err = s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, nil)
 		testkit.Must(t, err)
