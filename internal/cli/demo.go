@@ -232,7 +232,7 @@ func buyDemoCredits(ctx context.Context, a *app.App, p authz.Principal, id stoa.
 			return errors.New("the payment was not applied in time; run the demo again")
 		case <-time.After(20 * time.Millisecond):
 		}
-		if purchase, err = a.Payments.Get(ctx, p, id, purchase.ID); err != nil {
+		if purchase.Purchase, err = a.Payments.Get(ctx, p, id, purchase.ID); err != nil {
 			return err
 		}
 	}

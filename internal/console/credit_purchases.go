@@ -47,7 +47,7 @@ func (c *Console) buy(w http.ResponseWriter, r *Request) error {
 	}
 	key := r.PostForm.Get("key")
 	amount, err := formAmount(r, "credits")
-	var p payments.Purchase
+	var p payments.PurchaseResult
 	if err == nil {
 		p, err = c.Payments.Purchase(r.Context(), r.Principal, store.ID, payments.PurchaseRequest{Credits: amount, IdempotencyKey: key})
 	}

@@ -64,7 +64,8 @@ type lotUse struct {
 // the fields that follow from the account.
 type entry struct {
 	Transaction
-	key, hash string // both empty when the entry is not idempotent
+	key, hash    string  // both empty when the entry is not idempotent
+	accountAfter *string // for the replays of a key; nil without one
 }
 
 func (l *lot) expired(now time.Time) bool { return l.ExpiresAt != nil && !l.ExpiresAt.After(now) }
@@ -110,8 +111,11 @@ func (a *account) postFrom(l *lot, e entry) Transaction {
 	}
 	e.ID, e.StoreID, e.Sequence = stoa.NewID[stoa.TransactionID](), a.StoreID, a.Seq
 	e.BalanceAfter, e.CreatedAt = a.Balance.Balance, a.now
-	a.entries = append(a.entries, e)
 	a.touch()
+	if e.key != "" {
+		e.accountAfter = a.accountAfter()
+	}
+	a.entries = append(a.entries, e)
 	return e.Transaction
 }
 

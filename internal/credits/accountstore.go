@@ -95,12 +95,12 @@ func (a *account) flushLots(ctx context.Context, tx *masterdb.Tx) error {
 
 const insertEntry = `
 	INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, debt_change, service_key, quantity,
-		unit_price, description, reference, user_id, hold_id, idempotency_key, request_hash, created_at)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`
+		unit_price, description, reference, user_id, hold_id, idempotency_key, request_hash, account_after, created_at)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`
 
 func (e entry) args() []any {
 	return []any{e.ID, e.StoreID, e.Sequence, string(e.Type), e.Amount, e.BalanceAfter, e.DebtChange, e.ServiceKey, e.Quantity,
-		e.UnitPrice, e.Description, e.Reference, e.UserID, e.HoldID, nullable(e.key), nullable(e.hash), e.CreatedAt}
+		e.UnitPrice, e.Description, e.Reference, e.UserID, e.HoldID, nullable(e.key), nullable(e.hash), e.accountAfter, e.CreatedAt}
 }
 
 func insertEntries(ctx context.Context, tx *masterdb.Tx, entries []entry) error {

@@ -50,11 +50,14 @@ type holdRow struct {
 	Hold
 	IdempotencyKey *string
 	RequestHash    *string
+	AccountAfter   *string
 	ResolutionKey  *string
 	ResolutionHash *string
+	ResolvedAfter  *string `db:"account_after_resolution"`
 }
 
-const selectHoldRow = selectHold + `, idempotency_key, request_hash, resolution_key, resolution_hash`
+const selectHoldRow = selectHold + `, idempotency_key, request_hash, account_after, resolution_key, resolution_hash,
+	account_after_resolution`
 
 // HoldRequest describes what to reserve, as SpendRequest does, and for how long.
 type HoldRequest struct {
@@ -70,12 +73,12 @@ const (
 )
 
 // HoldResult is the result of a call on a hold. Transaction is nil except for a capture.
-// When the result is a replay, Hold and Transaction are as they were after the first
-// call, while Balance is the current state of the account.
+// When it is a replay, all are as they were after the first call.
 type HoldResult struct {
 	Hold        Hold
 	Transaction *Transaction
 	Balance     Balance
+	Replayed    bool
 }
 
 // Hold reserves credits. It fails like Spend, and then changes nothing. The price of a
@@ -115,7 +118,8 @@ func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user sto
 		case err == nil && *first.RequestHash != hash:
 			return HoldResult{}, ErrIdempotencyConflict()
 		case err == nil:
-			return HoldResult{Hold: first.asMade(), Balance: a.Balance}, nil
+			then, err := a.accountAsOf(first.AccountAfter, first.CreatedAt)
+			return HoldResult{Hold: first.asMade(), Balance: then, Replayed: true}, err
 		case !errors.Is(err, masterdb.ErrNotFound):
 			return HoldResult{}, err
 		}
@@ -137,7 +141,8 @@ func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user sto
 		Quantity: t.Quantity, UnitPrice: t.UnitPrice, Description: req.Description, UserID: &user,
 		CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(req.lifetime()),
 	}
-	if err := insertHold(ctx, tx, h, req.IdempotencyKey, hash); err != nil {
+	a.settle()
+	if err := insertHold(ctx, tx, h, req.IdempotencyKey, hash, a.accountAfter()); err != nil {
 		return HoldResult{}, err
 	}
 	err = l.flush(ctx, tx, a)
@@ -167,16 +172,17 @@ func (h holdRow) asMade() Hold {
 	return made
 }
 
-func insertHold(ctx context.Context, tx *masterdb.Tx, h Hold, key, hash string) error {
+// insertHold stores h and, with a key, what its replays need.
+func insertHold(ctx context.Context, tx *masterdb.Tx, h Hold, key, hash string, after *string) error {
 	if key == "" {
-		hash = ""
+		hash, after = "", nil
 	}
 	_, err := tx.Exec(ctx, `
 		INSERT INTO credit_holds (id, store_id, amount, captured, state, service_key, quantity, unit_price, description, user_id,
-			idempotency_key, request_hash, created_at, expires_at)
-		VALUES ($1, $2, $3, 0, 'open', $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			idempotency_key, request_hash, account_after, created_at, expires_at)
+		VALUES ($1, $2, $3, 0, 'open', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 		h.ID, h.StoreID, h.Amount, h.ServiceKey, h.Quantity, h.UnitPrice, h.Description, h.UserID,
-		nullable(key), nullable(hash), h.CreatedAt, h.ExpiresAt)
+		nullable(key), nullable(hash), after, h.CreatedAt, h.ExpiresAt)
 	return err
 }
 
@@ -290,10 +296,10 @@ func (l *Ledger) resolve(ctx context.Context, p authz.Principal, store stoa.Stor
 		case err != nil:
 			return err
 		case replay:
-			out, err = replayed(ctx, tx, h, a)
+			out, err = a.replayed(ctx, tx, h)
 			return err
 		}
-		out, err = l.end(ctx, tx, a, h, r, change)
+		out, err = l.end(ctx, tx, a, h.Hold, r, change)
 		return err
 	})
 	l.metrics.holds.WithLabelValues(outcomeOf(err, string(r.state))).Inc()
@@ -310,13 +316,15 @@ func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r
 		return HoldResult{}, err
 	}
 	h.State, h.ResolvedAt = r.state, &tx.Now
-	hash := r.hash
+	a.settle() // the account for the replays is the one that the call leaves
+	hash, after := r.hash, a.accountAfter()
 	if r.key == "" {
-		hash = ""
+		hash, after = "", nil
 	}
 	if _, err := tx.Exec(ctx, `
-		UPDATE credit_holds SET state = $2, captured = $3, resolved_at = $4, resolution_key = $5, resolution_hash = $6 WHERE id = $1`,
-		h.ID, string(h.State), h.Captured, h.ResolvedAt, nullable(r.key), nullable(hash)); err != nil {
+		UPDATE credit_holds SET state = $2, captured = $3, resolved_at = $4, resolution_key = $5, resolution_hash = $6,
+			account_after_resolution = $7 WHERE id = $1`,
+		h.ID, string(h.State), h.Captured, h.ResolvedAt, nullable(r.key), nullable(hash), after); err != nil {
 		return HoldResult{}, err
 	}
 	err = l.flush(ctx, tx, a)
@@ -325,41 +333,43 @@ func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r
 
 // find returns the hold to resolve. replay reports whether the key has already
 // resolved it.
-func (r resolution) find(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (h Hold, replay bool, err error) {
+func (r resolution) find(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (h holdRow, replay bool, err error) {
 	if r.key != "" {
 		first, err := findHold(ctx, tx, `resolution_key = $2`, store, r.key)
 		switch {
 		case err == nil && *first.ResolutionHash != r.hash:
-			return Hold{}, false, ErrIdempotencyConflict()
+			return holdRow{}, false, ErrIdempotencyConflict()
 		case err == nil:
-			return first.Hold, true, nil
+			return first, true, nil
 		case !errors.Is(err, masterdb.ErrNotFound):
-			return Hold{}, false, err
+			return holdRow{}, false, err
 		}
 	}
 	row, err := findHold(ctx, tx, `id = $2`, store, r.id)
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
-		return Hold{}, false, errHoldNotFound()
+		return holdRow{}, false, errHoldNotFound()
 	case err != nil:
-		return Hold{}, false, err
+		return holdRow{}, false, err
 	case row.State != HoldOpen:
-		return Hold{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold is %s: it cannot change any more.", row.State)
+		return holdRow{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold is %s: it cannot change any more.", row.State)
 	case !row.ExpiresAt.After(tx.Now):
-		return Hold{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold expired at %s: it cannot change any more.", row.ExpiresAt.Format(time.RFC3339))
+		return holdRow{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold expired at %s: it cannot change any more.", row.ExpiresAt.Format(time.RFC3339))
 	}
-	return row.Hold, false, nil
+	return row, false, nil
 }
 
 func errHoldNotFound() error { return stoa.Errorf(stoa.HoldNotFound, "This store has no such hold.") }
 
-func replayed(ctx context.Context, tx *masterdb.Tx, h Hold, a *account) (HoldResult, error) {
-	out := HoldResult{Hold: h, Balance: a.Balance}
-	if h.State != HoldCaptured {
-		return out, nil
+// replayed returns the result of the call that ended h.
+func (a *account) replayed(ctx context.Context, tx *masterdb.Tx, h holdRow) (HoldResult, error) {
+	then, err := a.accountAsOf(h.ResolvedAfter, *h.ResolvedAt)
+	out := HoldResult{Hold: h.Hold, Balance: then, Replayed: true}
+	if err != nil || h.State != HoldCaptured {
+		return out, err
 	}
 	out.Transaction = &Transaction{}
-	err := tx.Get(ctx, out.Transaction, selectTransaction+` FROM credit_transactions WHERE hold_id = $1`, h.ID)
+	err = tx.Get(ctx, out.Transaction, selectTransaction+` FROM credit_transactions WHERE hold_id = $1`, h.ID)
 	return out, err
 }
 

@@ -49,8 +49,9 @@ func ErrIdempotencyConflict() error {
 // firstAnswer is the transaction that a key was used for.
 type firstAnswer struct {
 	Transaction
-	Key         string `db:"idempotency_key"`
-	RequestHash string
+	Key          string `db:"idempotency_key"`
+	RequestHash  string
+	AccountAfter *string
 }
 
 // findByKey returns the transaction that key made before, or nil when the key
@@ -78,7 +79,7 @@ func findByKeys(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, keys [
 		return map[string]firstAnswer{}, nil
 	}
 	var list any = keys
-	query := selectTransaction + `, idempotency_key, request_hash FROM unnest($2::text[]) AS u (key)
+	query := selectTransaction + `, idempotency_key, request_hash, account_after FROM unnest($2::text[]) AS u (key)
 		CROSS JOIN LATERAL (SELECT * FROM credit_transactions WHERE store_id = $1 AND idempotency_key = u.key OFFSET 0) t`
 	if tx.Postgres() == nil {
 		text, err := json.Marshal(keys)
@@ -86,7 +87,7 @@ func findByKeys(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, keys [
 			return nil, err
 		}
 		list = string(text)
-		query = selectTransaction + `, idempotency_key, request_hash FROM credit_transactions
+		query = selectTransaction + `, idempotency_key, request_hash, account_after FROM credit_transactions
 			WHERE store_id = $1 AND idempotency_key IN (SELECT value FROM json_each($2))`
 	}
 	var rows []firstAnswer

@@ -260,6 +260,11 @@ func (m *model) inTx(ctx context.Context, fn func(*masterdb.Tx) (credits.Transac
 	return fmt.Sprint(t.ID, t.Amount, t.BalanceAfter, t.DebtChange), err
 }
 
+// accountAnswer is the answer of a call with the account as a caller sees it.
+func accountAnswer(of any, b credits.Balance) string {
+	return fmt.Sprint(of, b.Balance, b.Reserved, b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt)
+}
+
 func (m *model) doGrant(r *rapid.T) outcome {
 	g := credits.Grant{
 		Type:   rapid.SampledFrom([]credits.Type{credits.TypePurchase, credits.TypeBonus, credits.TypeAdjustment}).Draw(r, "type"),
@@ -300,7 +305,7 @@ func (m *model) doSpend(r *rapid.T) outcome {
 	}
 	return m.runWith(settle, r, key, fmt.Sprint("spend", req.Amount), func() (string, error) {
 		got, err := m.Spend(r.Context(), req)
-		return got.Transaction.ID.String(), err
+		return accountAnswer(got.Transaction.ID, got.Balance), err
 	}, stoa.InsufficientCredits, func(s *state) bool {
 		if req.Amount > s.available() {
 			return false
@@ -321,7 +326,7 @@ func (m *model) doHold(r *rapid.T) outcome {
 	var held credits.HoldResult
 	out := m.run(r, key, fmt.Sprint("hold", req.Amount), func() (_ string, err error) {
 		held, err = m.Ledger.Hold(r.Context(), m.Owner, m.Store, req)
-		return held.Hold.ID.String(), err
+		return accountAnswer(held.Hold.ID, held.Balance), err
 	}, stoa.InsufficientCredits, func(s *state) bool {
 		if req.Amount > s.available() {
 			return false
@@ -360,7 +365,7 @@ func (m *model) doCapture(r *rapid.T) outcome {
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprint(got.Hold.ID, got.Hold.Captured, got.Transaction.ID), nil
+		return accountAnswer(fmt.Sprint(got.Hold.ID, got.Hold.Captured, got.Transaction.ID), got.Balance), nil
 	}, code, func(s *state) bool {
 		if h.overdue || h.amount == 0 || amount > h.amount {
 			return false
@@ -385,7 +390,7 @@ func (m *model) doRelease(r *rapid.T) outcome {
 	}
 	return m.run(r, "release:"+key, fmt.Sprint("release", h.id), func() (string, error) {
 		got, err := m.Ledger.Release(r.Context(), m.Owner, m.Store, h.id, key)
-		return got.Hold.ID.String(), err
+		return accountAnswer(got.Hold.ID, got.Balance), err
 	}, code, func(s *state) bool {
 		if h.overdue || h.amount == 0 {
 			return false

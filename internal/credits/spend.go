@@ -19,12 +19,12 @@ type SpendRequest struct {
 	IdempotencyKey string // empty: no key
 }
 
-// SpendResult is the result of a spend. When it is a replay, Transaction is the first
-// one, with the balance right after it in BalanceAfter, while Balance is the current
-// state of the account.
+// SpendResult is the result of a spend. When it is a replay, Transaction and Balance are
+// those of the first call.
 type SpendResult struct {
 	Transaction Transaction
 	Balance     Balance
+	Replayed    bool
 }
 
 // Spend takes credits from the store. When it fails, it changes nothing: invalid_request

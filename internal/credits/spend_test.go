@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
@@ -204,7 +205,7 @@ func TestSpendReplay(t *testing.T) {
 		req := credits.SpendRequest{ServiceKey: "paint", Description: "d", IdempotencyKey: "k"}
 		first, err := b.Spend(t.Context(), req)
 		testkit.Must(t, err)
-		other, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
+		_, err = b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
 		testkit.Must(t, err)
 		// With a new price it is still the same request.
 		b.Price(t, "paint", 6_000, time.Now().UTC().Add(-time.Minute))
@@ -212,11 +213,9 @@ func TestSpendReplay(t *testing.T) {
 		req.Quantity = ptr(int64(1)) // the default value, given explicitly
 		again, err := b.Spend(t.Context(), req)
 		testkit.Must(t, err)
-		if d := cmp.Diff(first.Transaction, again.Transaction); d != "" {
-			t.Error(d)
-		}
-		if d := cmp.Diff(other.Balance, again.Balance); d != "" {
-			t.Error("not the current balance:", d)
+		first.Replayed = true
+		if d := cmp.Diff(first, again, cmpopts.IgnoreFields(credits.Balance{}, "Seq", "Version")); d != "" {
+			t.Error("a replay differs:", d)
 		}
 		for name, change := range map[string]func(*credits.SpendRequest){
 			"quantity":    func(r *credits.SpendRequest) { r.Quantity = ptr(int64(2)) },

@@ -67,14 +67,15 @@ func (c spendChecks) spend(a *account, call *spendCall) (out spendOutcome, moved
 		if first.RequestHash != call.hash {
 			return spendOutcome{err: ErrIdempotencyConflict()}, false
 		}
-		return spendOutcome{result: SpendResult{Transaction: first.Transaction, Balance: a.Balance}}, false
+		then, err := a.accountAsOf(first.AccountAfter, first.CreatedAt)
+		return spendOutcome{result: SpendResult{Transaction: first.Transaction, Balance: then, Replayed: true}, err: err}, false
 	}
 	result, err := a.spend(call, c.prices)
 	if err != nil {
 		return spendOutcome{err: err}, false
 	}
 	if call.key != "" {
-		c.used[call.key] = firstAnswer{Transaction: result.Transaction, RequestHash: call.hash}
+		c.used[call.key] = firstAnswer{Transaction: result.Transaction, RequestHash: call.hash, AccountAfter: a.accountAfter()}
 	}
 	return spendOutcome{result: result}, true
 }

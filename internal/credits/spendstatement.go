@@ -142,8 +142,9 @@ const paidColumns = `store_id, balance, reserved, debt, lifetime_purchased, life
 // spendOne carries out the one call of one account. spendOneKeyed does so for a
 // call with an idempotency key.
 var (
-	spendOne      = spendOneStatement(``, `NULL, NULL`)
-	spendOneKeyed = spendOneStatement(`AND NOT EXISTS (`+keyUsedSQL("$1", "$10")+`)`, `$10, $11`)
+	spendOne      = spendOneStatement(``, `NULL, NULL, NULL`)
+	spendOneKeyed = spendOneStatement(`AND NOT EXISTS (`+keyUsedSQL("$1", "$10")+`)`,
+		`$10, $11, `+accountAfterSQL("balance", "reserved", "debt", "lifetime_purchased", "lifetime_spent"))
 )
 
 func spendOneStatement(keyIsNew, key string) string {
@@ -157,7 +158,7 @@ func spendOneStatement(keyIsNew, key string) string {
 		RETURNING ` + paidColumns + `
 	), recorded AS (
 		INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
-			description, user_id, idempotency_key, request_hash, created_at)
+			description, user_id, idempotency_key, request_hash, account_after, created_at)
 		SELECT $5::uuid, store_id, seq, 'spend', -$3, balance, $6::text, $7::bigint, $8::bigint, $9::text, $2, ` + key + `, $4 FROM paid
 	)
 	SELECT * FROM paid`
@@ -207,9 +208,10 @@ var spendMany = `
 		RETURNING b.store_id, b.balance, b.reserved, b.debt, b.lifetime_purchased, b.lifetime_spent, b.seq, b.version, b.updated_at
 	), recorded AS (
 		INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
-			description, user_id, idempotency_key, request_hash, created_at)
+			description, user_id, idempotency_key, request_hash, account_after, created_at)
 		SELECT e.id, e.store_id, p.seq - e.later, 'spend', e.amount, p.balance + e.rest, e.service_key, e.quantity, e.unit_price,
-			e.description, e.user_id, e.key, e.hash, $1
+			e.description, e.user_id, e.key, e.hash, CASE WHEN e.key IS NOT NULL THEN ` +
+	accountAfterSQL("p.balance + e.rest", "p.reserved", "p.debt", "p.lifetime_purchased", "p.lifetime_spent - e.rest") + ` END, $1
 		FROM unnest($9::uuid[], $10::uuid[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::bigint[],
 			$17::text[], $18::uuid[], $19::text[], $20::text[])
 			AS e (id, store_id, later, amount, rest, service_key, quantity, unit_price, description, user_id, key, hash)

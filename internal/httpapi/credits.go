@@ -183,6 +183,7 @@ func (b SpendBody) request(key string) (credits.SpendRequest, error) {
 }
 
 type spendOutput struct {
+	ReplayedHeader
 	Body struct {
 		Transaction transactionView `json:"transaction"`
 		Balance     balanceView     `json:"balance"`
@@ -202,7 +203,7 @@ func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &spendOutput{}
+	out := &spendOutput{ReplayedHeader: replayedIf(spent.Replayed)}
 	out.Body.Transaction, out.Body.Balance = newTransactionView(spent.Transaction), newBalanceView(spent.Balance)
 	return out, nil
 }

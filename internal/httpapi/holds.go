@@ -56,6 +56,7 @@ func newHoldView(h credits.Hold) holdView {
 }
 
 type heldOutput struct {
+	ReplayedHeader
 	Body struct {
 		Hold        holdView         `json:"hold"`
 		Transaction *transactionView `json:"transaction" doc:"The entry of a capture in the ledger; null of every other call"`
@@ -67,7 +68,7 @@ func newHeldOutput(h credits.HoldResult, err error) (*heldOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &heldOutput{}
+	out := &heldOutput{ReplayedHeader: replayedIf(h.Replayed)}
 	out.Body.Hold, out.Body.Balance = newHoldView(h.Hold), newBalanceView(h.Balance)
 	if h.Transaction != nil {
 		t := newTransactionView(*h.Transaction)

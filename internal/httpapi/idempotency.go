@@ -38,7 +38,7 @@ var keyDescriptions = map[keyUse]string{
 	keyKept: "1 to 255 printable ASCII characters. For 24 hours the same key with the same request gets the first answer again, and nothing is done twice. " +
 		"Answers with a status from 500 on and 429 are not kept",
 	keyLedger: "1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, " +
-		"and gets the first entry again",
+		"and gets the first answer again. A call that was refused leaves the key free",
 }
 
 // documentKey adds the header to an operation.
@@ -83,6 +83,19 @@ func (a *api) takeKey(o routeOptions) func(huma.Context, func(huma.Context)) {
 			a.onceFor(ctx, o, key, next)
 		}
 	}
+}
+
+// ReplayedHeader marks an answer that the ledger has given before. It is exported because
+// huma reads only exported embedded structs.
+type ReplayedHeader struct {
+	Replayed string `header:"Idempotency-Replayed" enum:"true" doc:"true: the answer to an earlier call with this Idempotency-Key, as it was then"`
+}
+
+func replayedIf(replayed bool) (h ReplayedHeader) {
+	if replayed {
+		h.Replayed = "true"
+	}
+	return h
 }
 
 // idempotencyKey returns the key of the request, or "".

@@ -68,6 +68,7 @@ type purchaseInput struct {
 }
 
 type createdPurchaseOutput struct {
+	ReplayedHeader
 	Location string `header:"Location"`
 	Body     purchaseView
 }
@@ -87,7 +88,10 @@ func (a *api) purchase(ctx context.Context, in *purchaseInput) (*createdPurchase
 	if err != nil {
 		return nil, err
 	}
-	return &createdPurchaseOutput{"/api/credits/purchases/" + p.ID.String(), newPurchaseView(p)}, nil
+	if p.Replayed {
+		p.Purchase = p.AsMade()
+	}
+	return &createdPurchaseOutput{replayedIf(p.Replayed), "/api/credits/purchases/" + p.ID.String(), newPurchaseView(p.Purchase)}, nil
 }
 
 type purchasesInput struct {

@@ -113,6 +113,13 @@ type PurchaseRequest struct {
 	IdempotencyKey string         // empty: no key
 }
 
+// PurchaseResult is the purchase that a call has begun, or as it is now when an earlier call
+// with the key has begun it. Purchase.AsMade is what that call returned.
+type PurchaseResult struct {
+	Purchase
+	Replayed bool
+}
+
 // maxCredits bounds one purchase.
 const maxCredits = 1_000_000 * credits.Credit
 
@@ -121,17 +128,18 @@ const maxCredits = 1_000_000 * credits.Credit
 // fails with idempotency_conflict. Without a provider, or when the provider does not
 // answer, it fails with payments_unavailable. The same request under the same key then
 // continues the same purchase.
-func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.StoreID, req PurchaseRequest) (Purchase, error) {
+func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.StoreID, req PurchaseRequest) (PurchaseResult, error) {
 	if err := req.validate(); err != nil {
-		return Purchase{}, err
+		return PurchaseResult{}, err
 	}
 	var row purchase
+	var fresh Purchase
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := authz.Check(ctx, tx, p, store, authz.PurchaseCredits); err != nil {
 			return err
 		}
-		fresh, err := s.newPurchase(tx.Now, p.UserID, store, req.Credits)
-		if err != nil {
+		var err error
+		if fresh, err = s.newPurchase(tx.Now, p.UserID, store, req.Credits); err != nil {
 			return err
 		}
 		if err := quotas.LockStore(ctx, tx, store); err != nil {
@@ -150,10 +158,23 @@ func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.St
 		s.reached(tx, Pending)
 		return recordPurchase(ctx, tx, p, fresh, audit.Success)
 	})
-	if err != nil || row.ProviderRef != nil || row.Status != Pending {
-		return row.Purchase, err
+	switch {
+	case err != nil:
+		return PurchaseResult{}, err
+	case row.ProviderRef != nil:
+		return PurchaseResult{Purchase: row.Purchase, Replayed: row.ID != fresh.ID}, nil
+	case row.Status != Pending: // no call has come as far as the checkout
+		return PurchaseResult{Purchase: row.Purchase}, nil
 	}
-	return s.openCheckout(ctx, row)
+	opened, err := s.openCheckout(ctx, row)
+	return PurchaseResult{Purchase: opened}, err
+}
+
+// AsMade returns the purchase as it was when its checkout was opened.
+func (p Purchase) AsMade() Purchase {
+	p.Status, p.PaymentRef, p.PaidMinor, p.PaidCurrency, p.PaidAt = Pending, nil, nil, nil, nil
+	p.ReversedMinor, p.ClawedBack = 0, 0
+	return p
 }
 
 // maxPending is the maximum number of purchases of a store that wait for payment. A

@@ -133,16 +133,23 @@ func TestPurchaseReplay(t *testing.T) {
 		const rounds = 5 // in the first round few connections are open
 		for round := range rounds {
 			req := payments.PurchaseRequest{Credits: 5 * credits.Credit, IdempotencyKey: fmt.Sprint(round)}
-			var got [10]payments.Purchase
+			var got [10]payments.PurchaseResult
 			errs := concurrently(len(got), func(i int) (err error) {
 				got[i], err = s.Purchase(t.Context(), s.owner, s.store, req)
 				return err
 			})
 			testkit.Must(t, errors.Join(errs...))
+			first := 0
 			for _, p := range got {
-				if d := cmp.Diff(got[0], p); d != "" {
+				if d := cmp.Diff(got[0].Purchase, p.Purchase); d != "" {
 					t.Fatal("different answers to one key:", d)
 				}
+				if !p.Replayed {
+					first++
+				}
+			}
+			if first != 1 {
+				t.Errorf("%d answers are not replays, want 1", first)
 			}
 			req.Credits += credits.Credit
 			_, err := s.Purchase(t.Context(), s.owner, s.store, req)

@@ -109,7 +109,7 @@ func (s shop) buy(t testing.TB, amount int) payments.Purchase {
 	t.Helper()
 	p, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: credits.Amount(amount) * credits.Credit})
 	testkit.Must(t, err)
-	return p
+	return p.Purchase
 }
 
 func (s shop) balance(t testing.TB) credits.Balance {

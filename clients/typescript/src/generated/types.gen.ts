@@ -4081,7 +4081,7 @@ export type HoldsCreateData = {
     body: HoldRequest;
     headers?: {
         /**
-         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first answer again. A call that was refused leaves the key free
          */
         'Idempotency-Key'?: string;
         /**
@@ -4116,7 +4116,7 @@ export type HoldsCaptureData = {
     body?: CaptureRequest;
     headers?: {
         /**
-         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first answer again. A call that was refused leaves the key free
          */
         'Idempotency-Key'?: string;
         /**
@@ -4156,7 +4156,7 @@ export type HoldsReleaseData = {
     body?: never;
     headers?: {
         /**
-         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first answer again. A call that was refused leaves the key free
          */
         'Idempotency-Key'?: string;
         /**
@@ -4222,7 +4222,7 @@ export type PurchasesCreateData = {
     body: PurchaseRequest;
     headers?: {
         /**
-         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first answer again. A call that was refused leaves the key free
          */
         'Idempotency-Key'?: string;
         /**
@@ -4410,7 +4410,7 @@ export type CreditsSpendData = {
     body: SpendRequest;
     headers?: {
         /**
-         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first entry again
+         * 1 to 255 printable ASCII characters. The same key with the same request moves credits once, however often and however late it is sent, and gets the first answer again. A call that was refused leaves the key free
          */
         'Idempotency-Key'?: string;
         /**
