@@ -23,6 +23,7 @@ type cli struct {
 	Attacks   attacksCmd   `cmd:"" help:"What other stores notice, and how far memory grows, while owners and shoppers attack the platform."`
 	Provision provisionCmd `cmd:"" help:"Stores that are given their databases, eight at a time."`
 	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
+	Backlog   backlogCmd   `cmd:"" help:"What an endpoint costs the others for which very many events wait."`
 	Webhooks  webhooksCmd  `cmd:"" help:"How long an event takes from its commit to its endpoint, and what a dead endpoint costs the others."`
 	Operator  operatorCmd  `cmd:"" help:"The operator's list of stores in the console, over a hundred and ten thousand stores."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -99,6 +100,9 @@ type arrivals struct {
 	server  *http.Server
 	address string
 
+	behindIsAlive atomic.Bool  // whether /behind takes events
+	behind        atomic.Int64 // how many it has taken
+
 	mu   sync.Mutex
 	took []time.Duration
 }
@@ -111,8 +115,16 @@ func startArrivals(ctx context.Context) (*arrivals, error) {
 	a := &arrivals{address: l.Addr().String()}
 	a.server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now := time.Now()
-		if r.URL.Path == "/dead" {
+		switch {
+		case r.URL.Path == "/dead":
 			<-r.Context().Done()
+			return
+		case r.URL.Path == "/behind" && !a.behindIsAlive.Load():
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		case r.URL.Path == "/behind":
+			a.behind.Add(1)
+			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 		var event struct {
@@ -142,13 +154,17 @@ func (a *arrivals) addEndpoints(ctx context.Context, f *fleet) error {
 			if i == shopOf && e == 0 {
 				path = "/dead"
 			}
-			err := f.owner.call(ctx, http.MethodPost, "/api/stores/"+f.shops[i].id+"/webhooks", object{"url": "http://" + a.address + path, "types": []string{"credits.spent"}}, nil)
-			if err != nil {
+			if err := a.add(ctx, f, f.shops[i].id, path, "credits.spent"); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// add gives a store an endpoint at path for events of one type.
+func (a *arrivals) add(ctx context.Context, f *fleet, store, path, eventType string) error {
+	return f.owner.call(ctx, http.MethodPost, "/api/stores/"+store+"/webhooks", object{"url": "http://" + a.address + path, "types": []string{eventType}}, nil)
 }
 
 // take returns what has arrived, and forgets it.

@@ -1,8 +1,6 @@
 package audit_test
 
 import (
-	"context"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,20 +11,6 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
-
-// recorder keeps the last query.
-type recorder struct {
-	masterdb.Querier
-	query string
-	args  []any
-}
-
-func (r *recorder) Select(ctx context.Context, dst any, query string, args ...any) error {
-	r.query, r.args = query, args
-	return r.Querier.Select(ctx, dst, query, args...)
-}
-
-var sorts = regexp.MustCompile(`Sort|TEMP B-TREE`)
 
 // TestPageOfAnActionThatHasBecomeRare checks that a page of one action reads that action's
 // entries, even when there are many, but none among the newest of all.
@@ -49,18 +33,18 @@ func TestPageOfAnActionThatHasBecomeRare(t *testing.T) {
 			}))
 		}
 		masterdbtest.Analyze(t, db, "audit_events")
-		r := &recorder{Querier: db}
+		r := &masterdbtest.QueryRecorder{Querier: db}
 		page, err := audit.ReadWholeLog(t.Context(), r, audit.Filter{Action: audit.SignedOut, Limit: 20})
 		testkit.Must(t, err)
 		if len(page.Entries) != 20 || page.Entries[0].ID.String() < page.Entries[19].ID.String() || page.NextCursor == nil {
 			t.Errorf("%d entries, next %v", len(page.Entries), page.NextCursor)
 		}
-		if plan := masterdbtest.Plan(t, db, r.query, r.args...); !strings.Contains(plan, "audit_events_action") || sorts.MatchString(plan) {
+		if plan := r.Plan(t, db); !strings.Contains(plan, "audit_events_action") || masterdbtest.Sorts(plan) {
 			t.Errorf("the page is not read by its index:\n%s", plan)
 		}
 		_, err = audit.ReadWholeLog(t.Context(), r, audit.Filter{Limit: 20})
 		testkit.Must(t, err)
-		if plan := masterdbtest.Plan(t, db, r.query, r.args...); sorts.MatchString(plan) {
+		if plan := r.Plan(t, db); masterdbtest.Sorts(plan) {
 			t.Errorf("the page of all actions is sorted:\n%s", plan)
 		}
 		next, err := audit.ReadWholeLog(t.Context(), db, audit.Filter{Action: audit.SignedOut, Limit: 20, Cursor: *page.NextCursor})

@@ -29,13 +29,10 @@ type Event struct {
 	CreatedAt time.Time
 }
 
-// Columns are the columns of an Event in the table events.
-const Columns = `id, coalesce(position, 0) AS position, store_id, user_id, type, data, created_at`
-
 // Read returns the event with that id. It fails with masterdb.ErrNotFound.
 func Read(ctx context.Context, q masterdb.Querier, id stoa.EventID) (Event, error) {
 	var e Event
-	err := q.Get(ctx, &e, `SELECT `+Columns+` FROM events WHERE id = $1`, id)
+	err := q.Get(ctx, &e, `SELECT id, coalesce(position, 0) AS position, store_id, user_id, type, data, created_at FROM events WHERE id = $1`, id)
 	return e, err
 }
 

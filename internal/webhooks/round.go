@@ -195,14 +195,12 @@ func (c *claimed) between(ctx context.Context, origin Origin, position, until in
 	if position >= until {
 		return nil, position, nil
 	}
-	var found []events.Event
-	query, args := `SELECT `+events.Columns+` FROM events WHERE position > $1 AND position <= $2`, []any{position, until}
+	of := events.Range{After: position, UpTo: until, Limit: limit}
 	if c.row.StoreID != nil {
-		query, args = query+` AND store_id = $4`, append(args, limit, *c.row.StoreID)
-	} else {
-		args = append(args, limit)
+		of.Store = *c.row.StoreID
 	}
-	if err := c.s.db.Select(ctx, &found, query+` ORDER BY position LIMIT $3`, args...); err != nil {
+	found, err := of.Read(ctx, c.s.db)
+	if err != nil {
 		return nil, position, err
 	}
 	var items []*item

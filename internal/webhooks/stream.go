@@ -2,9 +2,7 @@ package webhooks
 
 import (
 	"context"
-	"fmt"
-	"strconv"
-	"strings"
+	"math"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
@@ -42,7 +40,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 		return EventPage{}, err
 	}
 	if !f.OldestFirst {
-		found, err := readEvents(ctx, s.db, store, f.Types, `position < $1`, bounds.Before, `DESC`, bounds.Rows())
+		found, err := events.Range{Store: store, UpTo: bounds.Before - 1, Types: f.Types, NewestFirst: true, Limit: bounds.Rows()}.Read(ctx, s.db)
 		found, next := page.Cut(found, bounds.Limit, func(e events.Event) string { return page.EncodeSequence(e.Position) })
 		return EventPage{found, next}, err
 	}
@@ -50,7 +48,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 	if f.Cursor == "" {
 		after = 0
 	}
-	found, err := readEvents(ctx, s.db, store, f.Types, `position > $1`, after, `ASC`, bounds.Limit)
+	found, err := events.Range{Store: store, After: after, UpTo: math.MaxInt64, Types: f.Types, Limit: bounds.Limit}.Read(ctx, s.db)
 	if len(found) > 0 {
 		after = found[len(found)-1].Position
 	}
@@ -99,26 +97,5 @@ func (s *Service) EventsAfter(ctx context.Context, p authz.Principal, store stoa
 
 // ReadAfter is EventsAfter for the operator at the command line: it checks no permission.
 func ReadAfter(ctx context.Context, q masterdb.Querier, store stoa.StoreID, types []string, position int64) ([]events.Event, error) {
-	return readEvents(ctx, q, store, types, `position > $1`, position, `ASC`, maxStreamed)
-}
-
-// readEvents returns published events.
-func readEvents(ctx context.Context, q masterdb.Querier, store stoa.StoreID, types []string, where string, position int64, order string, limit int) ([]events.Event, error) {
-	query, args := `SELECT `+events.Columns+` FROM events WHERE `+where, []any{position}
-	if !store.IsZero() {
-		args = append(args, store)
-		query += fmt.Sprintf(` AND store_id = $%d`, len(args))
-	}
-	if len(types) > 0 {
-		var in []string
-		for _, t := range types {
-			args = append(args, t)
-			in = append(in, "$"+strconv.Itoa(len(args)))
-		}
-		query += ` AND type IN (` + strings.Join(in, ", ") + `)`
-	}
-	args = append(args, limit)
-	found := []events.Event{}
-	err := q.Select(ctx, &found, query+` ORDER BY position `+order+fmt.Sprintf(` LIMIT $%d`, len(args)), args...)
-	return found, err
+	return events.Range{Store: store, After: position, UpTo: math.MaxInt64, Types: types, Limit: maxStreamed}.Read(ctx, q)
 }

@@ -1,6 +1,7 @@
 package masterdbtest
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -28,6 +29,25 @@ func Plan(t testing.TB, db *masterdb.DB, query string, args ...any) string {
 	return strings.Join(lines, "\n")
 }
 
+// QueryRecorder remembers the last query of many rows that it has passed on, for its plan.
+type QueryRecorder struct {
+	masterdb.Querier
+	query string
+	args  []any
+}
+
+// Select implements masterdb.Querier.
+func (r *QueryRecorder) Select(ctx context.Context, dst any, query string, args ...any) error {
+	r.query, r.args = query, args
+	return r.Querier.Select(ctx, dst, query, args...)
+}
+
+// Plan returns the plan of the last query on db.
+func (r *QueryRecorder) Plan(t testing.TB, db *masterdb.DB) string {
+	t.Helper()
+	return Plan(t, db, r.query, r.args...)
+}
+
 // Analyze makes PostgreSQL count the rows of tables for its plans. SQLite plans without.
 func Analyze(t testing.TB, db *masterdb.DB, tables ...string) {
 	t.Helper()
@@ -38,6 +58,11 @@ func Analyze(t testing.TB, db *masterdb.DB, tables ...string) {
 		_, err := tx.Exec(t.Context(), `ANALYZE `+strings.Join(tables, ", "))
 		return err
 	}))
+}
+
+// Sorts reports whether a plan sorts rows, instead of reading them in the order of an index.
+func Sorts(plan string) bool {
+	return strings.Contains(plan, "Sort") || strings.Contains(plan, "TEMP B-TREE")
 }
 
 // ReadsTable reports whether a plan reads a table from its beginning, without an index.
