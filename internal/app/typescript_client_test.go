@@ -31,7 +31,7 @@ func TestTypeScriptClient(t *testing.T) {
 	testkit.Must(t, err)
 	files, err := filepath.Glob(filepath.Join(folder, "build/test/*.test.js"))
 	testkit.Must(t, err)
-	out := runNode(t, folder, append([]string{"--test", "--test-reporter=tap"}, files...), "STOA_TEST_URL="+s.URL, "STOA_TEST_WEBHOOK="+signedWebhook(t))
+	out := runNode(t, folder, append([]string{"--experimental-vm-modules", "--test", "--test-reporter=tap"}, files...), "STOA_TEST_URL="+s.URL, "STOA_TEST_WEBHOOK="+signedWebhook(t))
 	if !strings.Contains(out, "# skipped 0\n") || !strings.Contains(out, "ok 1 - ") {
 		t.Errorf("not every test ran:\n%s", tail(out, 30))
 	}

@@ -12,11 +12,12 @@ import { hasCode, pages, Stoa, StoaError, verifyWebhook, type ProvisioningEvent 
 const url = process.env.STOA_TEST_URL ?? '';
 const password = 'SecurePassword123!';
 
-/** Waits for the mail with a link to a page and returns the token of the link. */
-async function mailedToken(page: string): Promise<string> {
+/** Waits for the mail to a person with a link to a page and returns the token of the link. */
+async function mailedToken(to: string, page: string): Promise<string> {
   for (let i = 0; i < 600; i++) {
     const mailbox = await (await fetch(`${url}/dev/mailbox`)).text();
-    const token = new RegExp(`/${page}\\?token=([^"&]+)`).exec(mailbox)?.[1];
+    const mail = mailbox.split('<article').find((text) => text.includes(to)) ?? '';
+    const token = new RegExp(`/${page}\\?token=([^"&]+)`).exec(mail)?.[1];
     if (token !== undefined) return decodeURIComponent(token);
     await sleep(100);
   }
@@ -44,7 +45,7 @@ test('the path of the README', { skip: url === '' && 'STOA_TEST_URL is not set' 
 
   const { data: registered } = await visitor.auth.register({ body: { email: 'owner@example.com', password, firstName: 'John', lastName: 'Doe', storeName: 'My First Store' } });
   const id = registered.store!.id;
-  await visitor.auth.verifyEmail({ body: { token: await mailedToken('verify'), password } });
+  await visitor.auth.verifyEmail({ body: { token: await mailedToken('owner@example.com', 'verify'), password } });
   const { data: tokens } = await visitor.auth.login({ body: { email: 'owner@example.com', password } });
 
   // The access token comes by the first exchange of the refresh token.
