@@ -391,6 +391,10 @@ func TestPostgresWarnings(t *testing.T) {
 		{`CREATE ROLE group_` + guest + ` NOLOGIN; GRANT SELECT ON orders TO group_` + guest, nil},
 		{`GRANT group_` + guest + ` TO ` + guest + `; ALTER ROLE ` + guest + ` NOINHERIT`, []stoa.Code{tenantdb.OtherReaders}},
 		{`DROP OWNED BY group_` + guest + `; DROP ROLE group_` + guest, nil},
+		// The owner of the database is a member of pg_database_owner, without a row that says so.
+		{`GRANT SELECT ON orders TO pg_database_owner`, nil},
+		{`ALTER DATABASE ` + c.Database + ` OWNER TO ` + guest, []stoa.Code{tenantdb.OtherReaders}},
+		{`ALTER DATABASE ` + c.Database + ` OWNER TO "` + c.User + `"`, nil},
 	} {
 		tenantdbtest.AdminIn(t, c.Database, tt.change)
 		got, text := warned(t, db)

@@ -174,6 +174,7 @@ func (db *DB) session() (pool *sql.DB, end func(), err error) {
 		pool.SetMaxOpenConns(1)
 		return pool, func() {
 			pool.SetMaxOpenConns(most)
+			pool.SetMaxIdleConns(most) // the limit of one has made it one
 			db.migrating.Unlock()
 		}, nil
 	}

@@ -61,6 +61,9 @@ func checkKept(t *testing.T, c credential.Credentials) {
 	_, err := db.Migrate(t.Context())
 	testkit.Must(t, err)
 	testkit.Must(t, db.SelfTest(t.Context()))
+	if n := db.SQL().Stats().MaxIdleClosed; n > 0 {
+		t.Errorf("%d connections were closed that the next statement needs", n)
+	}
 	testkit.Must(t, db.PinSession(t.Context(), store))
 	in, err := db.Inspect(t.Context())
 	testkit.Must(t, err)

@@ -47,18 +47,24 @@ const maxReaders = 100
 
 // postgresReaders selects the roles that may log in and that have, or may
 // become a role that has, rights on a table or view of the current schema. It
-// omits the tables' owners and their members.
-const postgresReaders = `WITH
+// omits the tables' owners and their members. It follows the memberships from
+// the roles that have rights, because a server has a role for each store.
+const postgresReaders = `WITH RECURSIVE
 	space AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()),
 	relation AS (SELECT c.oid, c.relowner, c.relacl FROM pg_catalog.pg_class c JOIN space ON c.relnamespace = space.oid
 		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT ` + fromExtension + `),
 	holder AS (SELECT acl.grantee AS oid FROM relation, aclexplode(relacl) acl
 		UNION SELECT acl.grantee FROM relation JOIN pg_catalog.pg_attribute a ON a.attrelid = relation.oid, aclexplode(a.attacl) acl
-		UNION SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data'))
-	SELECT DISTINCT r.rolname::text AS name FROM pg_catalog.pg_roles r JOIN holder ON holder.oid <> 0 AND pg_has_role(r.oid, holder.oid, 'MEMBER'), space
+		UNION SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data')),
+	membership AS (SELECT member, roleid FROM pg_catalog.pg_auth_members
+		UNION ALL SELECT d.datdba, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
+			WHERE d.datname = current_database() AND r.rolname = 'pg_database_owner'),
+	able AS (SELECT oid AS role, oid AS holder FROM holder
+		UNION SELECT m.member, able.holder FROM membership m JOIN able ON m.roleid = able.role)
+	SELECT DISTINCT r.rolname::text AS name FROM able JOIN pg_catalog.pg_roles r ON r.oid = able.role, space
 	WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> session_user
-		AND NOT EXISTS (SELECT FROM relation WHERE pg_has_role(r.oid, relation.relowner, 'MEMBER'))
-		AND (has_schema_privilege(holder.oid, space.oid, 'USAGE') OR has_schema_privilege(r.oid, space.oid, 'USAGE'))
+		AND NOT EXISTS (SELECT FROM (SELECT DISTINCT relowner FROM relation) owner WHERE pg_has_role(r.oid, owner.relowner, 'MEMBER'))
+		AND (has_schema_privilege(able.holder, space.oid, 'USAGE') OR has_schema_privilege(r.oid, space.oid, 'USAGE'))
 	ORDER BY 1 LIMIT 100`
 
 // isSupabaseRole reports whether a role is one that Supabase keeps in every project
