@@ -5421,6 +5421,9 @@ type Problem struct {
 	// Quota With quota_exceeded, and with rate_limited when a quota is regained with time: which quota it is
 	Quota *ProblemQuota `json:"quota,omitempty"`
 
+	// Remedy What helps against problems with this code, for whoever calls the API
+	Remedy string `json:"remedy"`
+
 	// RequestID Name it when you ask for help
 	RequestID string `json:"requestId"`
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/stoahq/stoa"
 )
@@ -91,13 +92,16 @@ var codes = []codeInfo{
 	{stoa.Internal, http.StatusInternalServerError, "The platform has a fault.", "Tell the operator the `requestId`: the log has the cause under it."},
 }
 
-// statuses maps every code to its HTTP status. A missing code is 500.
-var statuses = statusesOf(codes)
+// infos are the codes by name. A code that is missing has the status 500.
+var infos = infosOf(codes)
 
-func statusesOf(list []codeInfo) map[stoa.Code]int {
-	m := make(map[stoa.Code]int, len(list))
+func infosOf(list []codeInfo) map[stoa.Code]codeInfo {
+	m := make(map[stoa.Code]codeInfo, len(list))
 	for _, c := range list {
-		m[c.code] = c.status
+		m[c.code] = c
 	}
 	return m
 }
+
+// plainRemedy returns the remedy without the marks of Markdown.
+func (c codeInfo) plainRemedy() string { return strings.ReplaceAll(c.remedy, "`", "") }

@@ -37,7 +37,7 @@ func (c codeInfo) page() string {
 // example returns a problem document with the code.
 func (c codeInfo) example() *Problem {
 	return &Problem{
-		Type: "about:blank", Title: http.StatusText(c.status), Status: c.status, Detail: c.cause, Code: c.code,
+		Type: "about:blank", Title: http.StatusText(c.status), Status: c.status, Detail: c.cause, Remedy: c.plainRemedy(), Code: c.code,
 		RequestID: "01a2210b-063a-794d-bd90-1c12f3fc312d",
 	}
 }

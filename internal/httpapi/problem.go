@@ -22,6 +22,7 @@ type Problem struct {
 	Title     string         `json:"title" example:"Unprocessable Entity" doc:"The status in words"`
 	Status    int            `json:"status" example:"422" doc:"The HTTP status"`
 	Detail    string         `json:"detail" doc:"What happened and what to do, for a person"`
+	Remedy    string         `json:"remedy" doc:"What helps against problems with this code, for whoever calls the API"`
 	Code      stoa.Code      `json:"code" example:"invalid_request" doc:"Stable name of the problem, for programs"`
 	RequestID string         `json:"requestId" doc:"Name it when you ask for help"`
 	Errors    []ProblemField `json:"errors,omitempty" doc:"What is wrong with which field"`
@@ -85,7 +86,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	if known.Code == stoa.TenantUnavailable && tenantdb.HealthCode(err) == stoa.DatabaseContentInvalid {
 		a.Log.WarnContext(ctx, "store database holds unusable content", "request_id", requestID(ctx), "host", requestOf(ctx).host, "err", err)
 	}
-	status := statuses[known.Code]
+	status := infos[known.Code].status
 	if known.Code == stoa.TenantError && known.RetryAfter > 0 {
 		status = http.StatusServiceUnavailable
 	}
@@ -122,7 +123,7 @@ func newProblem(ctx context.Context, status int, code stoa.Code, detail string) 
 	}
 	return &Problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status,
-		Detail: detail, Code: code, RequestID: requestID(ctx), header: http.Header{},
+		Detail: detail, Remedy: infos[code].plainRemedy(), Code: code, RequestID: requestID(ctx), header: http.Header{},
 	}
 }
 

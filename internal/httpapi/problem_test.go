@@ -36,13 +36,13 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 		codes++
-		if statuses[stoa.Code(code)] == 0 {
-			t.Errorf("%s has no status", code)
+		if info := infos[stoa.Code(code)]; info.status == 0 || info.remedy == "" {
+			t.Errorf("%s has no status or no remedy", code)
 		}
 		return true
 	})
-	if codes != len(statuses) {
-		t.Errorf("%d codes, %d statuses", codes, len(statuses))
+	if codes != len(infos) {
+		t.Errorf("%d codes, %d with a status", codes, len(infos))
 	}
 }
 

@@ -1782,6 +1782,10 @@ export type Problem = {
      */
     quota?: ProblemQuota;
     /**
+     * What helps against problems with this code, for whoever calls the API
+     */
+    remedy: string;
+    /**
      * Name it when you ask for help
      */
     requestId: string;
