@@ -113,12 +113,8 @@ func (s *Service) recordCheck(ctx context.Context, id stoa.BackupID, restored bo
 
 // check reads the whole archive, and compares its totals with those on record.
 func (s *Service) check(ctx context.Context, r row, restore bool) error {
-	b, err := r.backup()
-	if err != nil {
-		return err
-	}
-	return s.reading(ctx, r, func(a *archive.Reader) error {
-		if err := a.Head.CheckStore(r.StoreID); err != nil && b.Origin != Uploaded {
+	return s.reading(ctx, r, func(a *archive.Reader) (err error) {
+		if err := a.Head.CheckStore(r.StoreID); err != nil && r.Origin != Uploaded {
 			return err
 		}
 		if restore {
@@ -129,11 +125,18 @@ func (s *Service) check(ctx context.Context, r row, restore bool) error {
 		if err != nil {
 			return err
 		}
-		if a.Summary().Checksum != b.Manifest.Checksum {
-			return stoa.Errorf(stoa.ArchiveDamaged, "The archive in the storage is not the one that was stored. Make a new archive, and find out who writes to the storage.")
-		}
-		return nil
+		return r.checkSame(a)
 	})
+}
+
+// checkSame fails for an archive, read to its end, that is not the one on record: the storage
+// may give back another one of the store.
+func (r row) checkSame(a *archive.Reader) error {
+	b, err := r.backup()
+	if err == nil && a.Summary().Checksum != b.Manifest.Checksum {
+		err = stoa.Errorf(stoa.ArchiveDamaged, "The archive in the storage is not the one that was stored. Make a new archive, and find out who writes to the storage.")
+	}
+	return err
 }
 
 // loadScratch loads an archive into a temporary database, which compares all rows.

@@ -43,7 +43,10 @@ func (s *Service) checkSource(ctx context.Context, r restoreRow) error {
 		if err := r.accepts(a.Head); err != nil {
 			return err
 		}
-		return readAll(ctx, a, s.loading(ctx, r, b.RowCount))
+		if err := readAll(ctx, a, s.loading(ctx, r, b.RowCount)); err != nil {
+			return err
+		}
+		return b.checkSame(a)
 	})
 }
 
@@ -221,7 +224,10 @@ func (s *Service) loadBackup(ctx context.Context, r restoreRow, id stoa.BackupID
 		if err := r.accepts(a.Head); err != nil {
 			return err
 		}
-		return s.replaceRows(ctx, db, a, s.loading(ctx, r, b.RowCount))
+		if err := s.replaceRows(ctx, db, a, s.loading(ctx, r, b.RowCount)); err != nil {
+			return err
+		}
+		return b.checkSame(a) // the storage may answer otherwise than for the check
 	})
 	if err != nil || !r.Clone() {
 		return err

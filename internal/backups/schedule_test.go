@@ -2,6 +2,7 @@ package backups
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -102,11 +103,15 @@ func TestDue(t *testing.T) {
 		}
 		for range 4 {
 			f.exec(t, `UPDATE backup_schedules SET next_at = $1`, time.Now().UTC().Add(-time.Minute))
-			before := len(list())
+			before := list()
 			due()
 			due()
-			if n := len(list()); n != before+1 {
-				t.Fatalf("%d archives, want %d", n, before+1)
+			// What the schedule does not keep may be deleted meanwhile.
+			fresh := slices.DeleteFunc(list(), func(b Backup) bool {
+				return slices.ContainsFunc(before, func(o Backup) bool { return o.ID == b.ID })
+			})
+			if len(fresh) != 1 {
+				t.Fatalf("%d new archives, want 1", len(fresh))
 			}
 			f.checked(t, list()[0])
 			// The next one is of another day.
