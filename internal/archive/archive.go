@@ -107,6 +107,15 @@ func (t Table) keyColumns() []int {
 	return key
 }
 
+// columnNames returns the names of all columns.
+func (t Table) columnNames() []string {
+	names := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		names[i] = c.Name
+	}
+	return names
+}
+
 // pick returns the columns with these indexes.
 func (t Table) pick(indexes []int) []Column {
 	columns := make([]Column, len(indexes))

@@ -225,7 +225,7 @@ func (l *loader) writeRows(ctx context.Context, t Table, rows [][]any) error {
 			}
 		}
 	}
-	err := l.db.Tx(ctx, func(tx *tenantdb.Tx) error { return l.insertRows(ctx, tx, t, rows) })
+	err := l.insertBlock(ctx, t, rows)
 	if err == nil || !isOfRow(err) || ctx.Err() != nil {
 		return err
 	}
@@ -254,10 +254,7 @@ func rowsOfStatement(rows, columns int) int {
 }
 
 func insertSQL(t Table, rows int) string {
-	var names []string
-	for _, c := range t.Columns {
-		names = append(names, c.Name)
-	}
+	names := t.columnNames()
 	row := "(" + strings.TrimPrefix(strings.Repeat(", ?", len(names)), ", ") + ")"
 	return "INSERT INTO " + t.Name + " (" + strings.Join(names, ", ") + ") VALUES " + strings.TrimPrefix(strings.Repeat(", "+row, rows), ", ")
 }

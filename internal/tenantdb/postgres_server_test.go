@@ -115,6 +115,14 @@ func is[M pgproto3.FrontendMessage](request []pgproto3.FrontendMessage) bool {
 	return slices.ContainsFunc(request, func(m pgproto3.FrontendMessage) bool { _, ok := m.(M); return ok })
 }
 
+// isCopy reports whether the request begins a COPY.
+func isCopy(request []pgproto3.FrontendMessage) bool {
+	return slices.ContainsFunc(request, func(m pgproto3.FrontendMessage) bool {
+		q, ok := m.(*pgproto3.Query)
+		return ok && strings.HasPrefix(q.String, "COPY ")
+	})
+}
+
 // column returns the description of a column of a type.
 func column(name string, oid uint32, format int16) pgproto3.FieldDescription {
 	return pgproto3.FieldDescription{Name: []byte(name), DataTypeOID: oid, DataTypeSize: -1, TypeModifier: -1, Format: format}

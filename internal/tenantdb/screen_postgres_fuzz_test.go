@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,7 +38,8 @@ const (
 
 // replay is the connection to a fuzzed server.
 type replay struct {
-	net.Conn // nil: no other method is called
+	net.Conn            // nil: no other method is called
+	mu       sync.Mutex // a COPY writes while it reads
 	mode     byte
 	script   []byte
 	pending  []byte
@@ -51,6 +54,8 @@ func newReplay(input []byte) *replay {
 }
 
 func (r *replay) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.mode&pgAdmits != 0 {
 		r.mode &^= pgAdmits
 		r.pending = admission()
@@ -66,6 +71,8 @@ func (r *replay) Write(p []byte) (int, error) {
 }
 
 func (r *replay) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.pending) == 0 {
 		return 0, io.EOF
 	}
@@ -168,6 +175,14 @@ func useEverything(ctx context.Context, pool *sql.DB) (failed []error) {
 		native(func(c *pgx.Conn) error { return pgxscan.Get(ctx, c, new(everyType), everyTypeSelect, id, "a name", at) })
 	}
 	native(func(c *pgx.Conn) error { return pgxscan.Get(ctx, c, new(int64), `SELECT count(*) FROM every_type`) })
+	copyIn := func(rows string) {
+		native(func(c *pgx.Conn) error {
+			_, err := c.PgConn().CopyFrom(ctx, strings.NewReader(rows), `COPY every_type (small, nothing) FROM STDIN`)
+			return err
+		})
+	}
+	copyIn("8\t\\N\n9\t" + strings.Repeat("x", 150_000) + "\n") // several messages
+	copyIn("not a number\t\\N\n")
 	note(db.SelectContext(ctx, new([]everyType), everyTypeSelect, id, "a name", at))
 	note(db.SelectContext(ctx, new([]string), `SELECT name FROM every_type WHERE small = $1`, 7))
 	note(db.GetContext(ctx, new(time.Time), `SELECT at FROM every_type`))

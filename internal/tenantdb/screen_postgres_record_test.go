@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -20,16 +21,21 @@ import (
 // recordingConn records what a server sends, split where the client writes.
 type recordingConn struct {
 	net.Conn
+	mu    sync.Mutex // a COPY writes while it reads
 	parts [][]byte
 }
 
 func (c *recordingConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
 	c.parts = append(c.parts, nil)
+	c.mu.Unlock()
 	return c.Conn.Write(p)
 }
 
 func (c *recordingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	last := len(c.parts) - 1
 	c.parts[last] = append(c.parts[last], p[:n]...)
 	return n, err
@@ -87,7 +93,8 @@ func TestPostgresSessionPassesTheScreen(t *testing.T) {
 	pool.SetMaxOpenConns(1)
 	defer pool.Close() //nolint:errcheck // nothing is pending
 	testkit.Must(t, pool.PingContext(t.Context()))
-	if failed := useEverything(t.Context(), pool); len(failed) != 1 || !strings.Contains(failed[0].Error(), "no_such_column") {
+	failed := useEverything(t.Context(), pool)
+	if len(failed) != 2 || !strings.Contains(failed[0].Error(), "not a number") || !strings.Contains(failed[1].Error(), "no_such_column") {
 		t.Errorf("got %v", failed)
 	}
 	testkit.Must(t, pool.PingContext(t.Context())) // on the same connection

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"slices"
@@ -28,6 +29,7 @@ const (
 	atPing    = "at a simple query"
 	atPrepare = "at a preparation"
 	atExecute = "at an execution"
+	atCopy    = "at a COPY"
 )
 
 // attack is what a server sends at one of these points.
@@ -55,6 +57,7 @@ func postgresAttacks() []attack {
 	ok, selected := encoded(&pgproto3.AuthenticationOk{}), encoded(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
 	prepared := encoded(&pgproto3.ParseComplete{}, &pgproto3.ParameterDescription{})
 	described := encoded(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{column("n", int4OID, 0)}})
+	copied := encoded(&pgproto3.CommandComplete{CommandTag: []byte("COPY 1")})
 	ready, bound := encoded(readyIdle), encoded(&pgproto3.BindComplete{})
 	row := encoded(&pgproto3.DataRow{Values: [][]byte{{0, 0, 0, 1}}})
 	status := func(name string, size int) []byte {
@@ -145,6 +148,18 @@ func postgresAttacks() []attack {
 		{"no end of the rows", atExecute, join(bound, row, ready)},
 		{"another preparation's answer", atExecute, join(encoded(&pgproto3.ParseComplete{}), bound)},
 		{"an error and then a result", atExecute, join(encoded(&pgproto3.ErrorResponse{Code: "22000"}), bound, row, selected, ready)},
+
+		{"an end before the rows", atCopy, join(frame('G', []byte{0}, u16(0)), copied, ready)},
+		{"an end and no beginning", atCopy, join(copied, ready)},
+		{"ready and nothing else", atCopy, ready},
+		{"two beginnings", atCopy, join(frame('G', []byte{0}, u16(0)), frame('G', []byte{0}, u16(0)))},
+		{"fewer columns than counted", atCopy, frame('G', []byte{0}, u16(2), u16(0))},
+		{"65535 columns", atCopy, frame('G', []byte{0}, u16(65535), make([]byte, 2*65535))},
+		{"another format", atCopy, frame('G', []byte{1}, u16(0))},
+		{"data to copy out", atCopy, join(frame('H', []byte{0}, u16(0)), frame('d', []byte("x")), frame('c'), copied, ready)},
+		{"a row", atCopy, join(described, row, selected, ready)},
+		{"30 MB of notices", atCopy, join(frame('G', []byte{0}, u16(0)), repeated(encoded(&pgproto3.NoticeResponse{Message: strings.Repeat("x", 8000)}), 30<<20))},
+		{"an error and then an end", atCopy, join(encoded(&pgproto3.ErrorResponse{Code: "22000"}), copied, ready)},
 	}
 }
 
@@ -170,6 +185,8 @@ func (a attack) script() postgresScript {
 			now = atPrepare
 		case is[*pgproto3.Bind](request):
 			now = atExecute
+		case isCopy(request):
+			now = atCopy
 		}
 		if now == a.at {
 			return a.bytes
@@ -178,6 +195,11 @@ func (a attack) script() postgresScript {
 	}
 	return s
 }
+
+// endlessRows are those of a COPY that never ends.
+type endlessRows struct{}
+
+func (endlessRows) Read(p []byte) (int, error) { return copy(p, "1\n"), nil }
 
 // TestHostilePostgres checks that if a server sends what its protocol does not
 // allow, or more than a connection accepts, its owner gets a clear error and
@@ -201,9 +223,12 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 					testkit.Must(t, db.Ping(ctx))
 				}
 				allocated := allocations()
-				if a.at == atStartup || a.at == atPing {
+				switch a.at {
+				case atStartup, atPing:
 					err = db.Ping(ctx)
-				} else {
+				case atCopy:
+					err = db.CopyIn(ctx, "t", []string{"n"}, func() io.Reader { return endlessRows{} })
+				default:
 					var n int
 					err = db.Get(ctx, &n, `SELECT 1`)
 				}

@@ -103,8 +103,8 @@ func (s *postgresScreen) begin() error {
 }
 
 // bodyLimits returns the minimum and maximum length of a message's body. No
-// length is valid for a message that answers no request of Stoa, such as a
-// message of COPY.
+// length is valid for a message that answers no request of Stoa, such as the
+// rows of COPY … TO STDOUT.
 func bodyLimits(kind byte) (shortest, longest int64) {
 	switch kind {
 	case 'D': // DataRow
@@ -127,6 +127,8 @@ func bodyLimits(kind byte) (shortest, longest int64) {
 		return 4, maxControlBody
 	case 'K': // BackendKeyData: a process and a key of four bytes each
 		return 8, 8
+	case 'G': // CopyInResponse: a format, and one for each column
+		return 3, 3 + 2*maxColumns
 	}
 	return 0, -1
 }
@@ -190,6 +192,8 @@ func (s *postgresScreen) message(kind byte, body []byte) error {
 		return checkNotification(body)
 	case 'C':
 		return checkCommandTag(body)
+	case 'G':
+		return checkCopyIn(body)
 	case 't':
 		return s.answers.describeParameters(body)
 	case 'T', 'n':
@@ -207,7 +211,7 @@ func (s *postgresScreen) sent(p []byte) {
 		s.auth.sent(p)
 		return
 	}
-	if s.answers.isIdle() {
+	if s.answers.isIdle() && !s.answers.copying {
 		s.aside = asideCount{}
 		s.onRequest()
 	}

@@ -19,11 +19,13 @@ const (
 	dueRows                  // DataRow, any number; then CommandComplete or EmptyQueryResponse
 	dueClose                 // CloseComplete
 	dueQuery                 // at least one result of a simple query, then ReadyForQuery
+	dueCopyIn                // CopyInResponse of COPY … FROM STDIN
+	dueCopied                // CommandComplete, once all rows were sent
 	dueReady                 // ReadyForQuery
 )
 
 // completes maps each answer without content to its message.
-var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z'}
+var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z', dueCopyIn: 'G', dueCopied: 'C'}
 
 // answers compares a server's messages with the requests that the driver has
 // sent. The driver relies on their order: it assigns a row to the statement
@@ -35,6 +37,7 @@ type answers struct {
 	skip    bool  // an error was reported: only ReadyForQuery may come next
 	over    bool  // an error was reported after which the driver does not wait for ReadyForQuery
 	fault   error // caused by the driver: no message may come
+	copying bool  // the driver sends rows, which end with a message of their own, even after an error
 
 	statements map[string]*statement
 	described  int      // bytes of all statements' descriptions
@@ -61,17 +64,35 @@ func (a *answers) request(p []byte) {
 	if len(p) > 0 && p[0] == 'X' { // Terminate may be sent at any time
 		return
 	}
+	if a.copying {
+		a.copyRows(p)
+		return
+	}
 	if !a.isIdle() {
 		a.fault = &ProtocolError{Rule: "a request begins before the last one was answered"}
 		return
 	}
 	a.columns, a.results = -1, 0
+	a.each(p, a.note)
+}
+
+// copyRows records rows of COPY and their end: CopyData, then CopyDone or CopyFail.
+func (a *answers) copyRows(p []byte) {
+	a.each(p, func(kind byte, _ []byte) bool {
+		sending := a.copying
+		a.copying = kind == 'd'
+		return sending && (kind == 'd' || kind == 'c' || kind == 'f')
+	})
+}
+
+// each calls note with each message of the driver.
+func (a *answers) each(p []byte, note func(kind byte, body []byte) bool) {
 	for len(p) > 0 {
 		length := 0
 		if len(p) >= headerBytes {
 			length = int(binary.BigEndian.Uint32(p[1:]))
 		}
-		if length < lengthBytes || length >= len(p) || !a.note(p[0], p[headerBytes:1+length]) {
+		if length < lengthBytes || length >= len(p) || !note(p[0], p[headerBytes:1+length]) {
 			a.fault = &ProtocolError{Rule: "a request of an unknown form"}
 			return
 		}
@@ -109,11 +130,22 @@ func (a *answers) note(kind byte, body []byte) bool {
 	case 'S':
 		a.wait(dueReady, nil)
 	case 'Q':
+		if a.copying = isCopyIn(body); a.copying {
+			a.wait(dueCopyIn, nil)
+			a.wait(dueCopied, nil)
+			a.wait(dueReady, nil)
+			return true
+		}
 		a.wait(dueQuery, nil)
 	default:
 		return false
 	}
 	return true
+}
+
+// isCopyIn reports whether a simple query is the statement with which DB.CopyIn begins.
+func isCopyIn(query []byte) bool {
+	return bytes.HasPrefix(query, []byte("COPY ")) && bytes.HasSuffix(query, []byte(" FROM STDIN\x00"))
 }
 
 func (a *answers) wait(what due, of *statement) { a.due = append(a.due, dueAnswer{what, of}) }
@@ -170,6 +202,11 @@ func (a *answers) accept(kind byte) error {
 		return a.acceptRows(kind)
 	case dueQuery:
 		return a.acceptResults(kind)
+	case dueCopied:
+		if a.copying { // the driver would wait for the end of this answer forever
+			return outOfTurn(kind)
+		}
+		fallthrough
 	default:
 		if kind == completes[what] {
 			a.complete()

@@ -177,3 +177,11 @@ func countColumns(body []byte) (int, error) {
 	}
 	return count, nil
 }
+
+// checkCopyIn checks a CopyInResponse of a COPY in text format.
+func checkCopyIn(body []byte) error {
+	if count := int(binary.BigEndian.Uint16(body[1:])); len(body) != 3+2*count || body[0] != 0 {
+		return broken('G', "has another length than its columns, or another format than text")
+	}
+	return nil
+}
