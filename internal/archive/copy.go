@@ -41,6 +41,9 @@ func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts C
 		}
 		return nil
 	})
+	if err == nil {
+		err = l.makeDeferred(ctx)
+	}
 	if err != nil {
 		return head, err
 	}

@@ -44,6 +44,9 @@ func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) err
 	if err := l.parts(ctx, r); err != nil {
 		return err
 	}
+	if err := l.makeDeferred(ctx); err != nil {
+		return err
+	}
 	return Compare(ctx, db, l.tables, l.loaded)
 }
 
@@ -143,7 +146,10 @@ func (l *loader) prepare(ctx context.Context) error {
 	if err := sameTables(head.Tables, l.tables); err != nil {
 		return err
 	}
-	return l.empty(ctx)
+	if err := l.empty(ctx); err != nil {
+		return err
+	}
+	return l.dropDeferred(ctx)
 }
 
 // sameTables checks that an archive has the expected tables and columns, in the same order.
