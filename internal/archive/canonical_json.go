@@ -28,6 +28,9 @@ func canonicalJSON(s string) (string, error) {
 	if isCanonicalJSON(s) {
 		return s, nil
 	}
+	if sorted, ok := sortedJSON(s); ok {
+		return sorted, nil
+	}
 	return rewrittenJSON(s)
 }
 
