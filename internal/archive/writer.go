@@ -7,6 +7,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/archive/container"
 )
 
@@ -19,16 +20,19 @@ const (
 	recordEnd   = 'E' // JSON: Summary of the archive
 )
 
-// Writer writes one archive. It is not safe for concurrent use.
+// Writer writes one archive. It compresses and encrypts a block of rows while the next one is
+// filled. It is not safe for concurrent use.
 type Writer struct {
 	head Head
-	out  *container.Writer
+	out  *container.Writer // in use while writing is not nil
 
-	table int             // index of the current table
-	kind  byte            // of the records in block
-	block []byte          // records that were not written yet
-	count container.Tally // of the current table
-	total container.Tally
+	table   int             // index of the current table
+	kind    byte            // of the records in block
+	block   []byte          // records that were not written yet
+	written []byte          // the block before, which is being written or is free
+	writing chan error      // receives the result of writing it; nil: it is free
+	count   container.Tally // of the current table
+	total   container.Tally
 }
 
 // NewWriter writes the beginning of an archive to dst. The archive can be opened with the
@@ -99,10 +103,24 @@ func (w *Writer) flush() error {
 	if len(w.block) == 0 {
 		return nil
 	}
-	err := w.out.Write(w.kind, w.block)
-	w.block = w.block[:0]
-	if cap(w.block) > 2*blockSize { // after a very long row
-		w.block = nil
+	if err := w.wait(); err != nil {
+		return err
+	}
+	kind, block, done := w.kind, w.block, make(chan error, 1)
+	w.block, w.written, w.writing = w.written[:0], block, done
+	go func() { done <- stoa.CatchPanic(func() error { return w.out.Write(kind, block) }) }()
+	return nil
+}
+
+// wait waits until the block before is written. It returns the error of that once.
+func (w *Writer) wait() error {
+	if w.writing == nil {
+		return nil
+	}
+	err := <-w.writing
+	w.writing = nil
+	if cap(w.written) > 2*blockSize { // after a very long row
+		w.written = nil
 	}
 	return err
 }
@@ -113,7 +131,7 @@ func (w *Writer) EndTable() (Summary, error) {
 		return Summary{}, errors.New("archive: all tables have ended")
 	}
 	s := w.count.Summary(w.head.Tables[w.table].Name)
-	err := w.flush()
+	err := errors.Join(w.flush(), w.wait())
 	if err == nil {
 		err = w.out.WriteJSON(recordTable, s, maxSummary)
 	}
@@ -130,9 +148,17 @@ func (w *Writer) Close() (Summary, error) {
 		w.Abort()
 		return Summary{}, errors.New("archive: a table has not ended")
 	}
+	if err := w.wait(); err != nil {
+		w.Abort()
+		return Summary{}, err
+	}
 	total := w.total.Summary("")
 	return total, w.out.Close(recordEnd, total, maxSummary)
 }
 
-// Abort frees what the writer holds. The archive stays incomplete.
-func (w *Writer) Abort() { w.out.Abort() }
+// Abort frees what the writer holds, after which it does not use dst. The archive stays
+// incomplete.
+func (w *Writer) Abort() {
+	_ = w.wait() // the archive is incomplete in any case
+	w.out.Abort()
+}
