@@ -135,6 +135,16 @@ func load(t *testing.T, engine credential.EngineName, file []byte, id *age.X2551
 	return db
 }
 
+// sum returns the summary of a table.
+func sum(t *testing.T, db *tenantdb.DB, table Table) (sum Summary) {
+	t.Helper()
+	testkit.Must(t, db.Snapshot(t.Context(), func(s *tenantdb.Snapshot) (err error) {
+		sum, err = source{s, db.Engine}.sum(t.Context(), table)
+		return err
+	}))
+	return sum
+}
+
 // TestRoundTripBetweenEngines loads generated rows of every type into each engine, archives
 // them there and loads that archive into each engine. The checksums are always the same.
 func TestRoundTripBetweenEngines(t *testing.T) {
@@ -153,10 +163,8 @@ func TestRoundTripBetweenEngines(t *testing.T) {
 			}
 			for _, to := range tenantdbtest.Engines() {
 				target := load(t, to, b.Bytes(), id)
-				sums, err := Sum(t.Context(), target, []Table{everyType})
-				testkit.Must(t, err)
 				want.Table = everyType.Name
-				if diff := cmp.Diff([]Summary{want}, sums); diff != "" {
+				if diff := cmp.Diff(want, sum(t, target, everyType)); diff != "" {
 					t.Errorf("%s to %s (-want +got):\n%s", from, to, diff)
 				}
 				want.Table = ""

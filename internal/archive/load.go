@@ -90,25 +90,6 @@ func readParts(r *Reader, parts chan<- Part, stop <-chan struct{}) error {
 	}
 }
 
-// Compare reads the tables and returns an error that names the first one whose rows differ
-// from the summary.
-func Compare(ctx context.Context, db *tenantdb.DB, tables []Table, want []Summary) error {
-	got, err := Sum(ctx, db, tables)
-	if err != nil {
-		return err
-	}
-	for i, g := range got {
-		switch w := want[i]; {
-		case g.Rows != w.Rows:
-			return stoa.Errorf(stoa.ArchiveRefused, "The table %s has %d rows in the database and %d in the archive. Nothing else may write to the database meanwhile.", g.Table, g.Rows, w.Rows)
-		case g != w:
-			return stoa.Errorf(stoa.ArchiveRefused, "A row of the table %s is not the same in the database as in the archive: this database cannot store one of its values exactly, "+
-				"such as a number of many digits in JSON. Use another engine, or correct the value at its source.", g.Table)
-		}
-	}
-	return nil
-}
-
 type loader struct {
 	db     *tenantdb.DB
 	head   Head

@@ -12,7 +12,6 @@ import (
 	"filippo.io/age"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -48,33 +47,6 @@ func Write(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, dst io.Writ
 		return err
 	})
 	return head, total, err
-}
-
-// Sum reads the tables from one snapshot and returns a summary of each.
-func Sum(ctx context.Context, db *tenantdb.DB, tables []Table) (sums []Summary, err error) {
-	err = db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
-		sums = nil
-		src := source{s, db.Engine}
-		for _, t := range tables {
-			var (
-				count container.Tally
-				row   []byte
-			)
-			err := src.rows(ctx, t, func(values []any) error {
-				row, err = appendRow(row[:0], t.Columns, values)
-				if err == nil {
-					count.Add(row)
-				}
-				return err
-			})
-			if err != nil {
-				return readFault(ctx, t, err)
-			}
-			sums = append(sums, count.Summary(t.Name))
-		}
-		return nil
-	})
-	return sums, err
 }
 
 // rowError is a fault of one row.
