@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -118,7 +117,7 @@ func (l *loader) findDangling(ctx context.Context, cause error) error {
 	for _, t := range l.tables {
 		for _, c := range t.Columns {
 			at := slices.IndexFunc(l.tables, func(o Table) bool { return o.Name == c.References })
-			if at < 0 {
+			if at < 0 || len(l.tables[at].Key) != 1 {
 				continue
 			}
 			row, err := l.dangling(ctx, t, c, l.tables[at])
@@ -135,9 +134,6 @@ func (l *loader) findDangling(ctx context.Context, cause error) error {
 
 // dangling returns the key of a row whose column c leads to no row of the table to.
 func (l *loader) dangling(ctx context.Context, t Table, c Column, to Table) (key []any, err error) {
-	if len(to.Key) != 1 {
-		return nil, stoa.Errorf(stoa.Internal, "the table %s has no key of one column", to.Name)
-	}
 	err = l.db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
 		return s.EachRow(ctx, func(values []any) error {
 			key = slices.Clone(values)

@@ -131,7 +131,10 @@ func (w *Writer) EndTable() (Summary, error) {
 		return Summary{}, errors.New("archive: all tables have ended")
 	}
 	s := w.count.Summary(w.head.Tables[w.table].Name)
-	err := errors.Join(w.flush(), w.wait())
+	err := w.flush()
+	if err == nil {
+		err = w.wait()
+	}
 	if err == nil {
 		err = w.out.WriteJSON(recordTable, s, maxSummary)
 	}
