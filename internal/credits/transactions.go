@@ -9,7 +9,6 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
-	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
 )
 
@@ -52,9 +51,12 @@ type Transaction struct {
 	CreatedAt    time.Time
 }
 
-const selectTransaction = `
-	SELECT id, store_id, seq, type, amount, balance_after, debt_change, service_key, quantity, unit_price,
+// TransactionColumns are the columns of a Transaction in the table credit_transactions.
+const TransactionColumns = `id, store_id, seq, type, amount, balance_after, debt_change, service_key, quantity, unit_price,
 		description, reference, user_id, hold_id, created_at`
+
+const selectTransaction = `
+	SELECT ` + TransactionColumns
 
 // Filter selects transactions. Its zero value selects the newest 20.
 type Filter struct {
@@ -135,14 +137,6 @@ func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, u
 	var out []Transaction
 	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
 		WHERE store_id = $1 AND seq > $2 AND seq <= $3 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $4`, store, after, upTo, limit)
-	return out, err
-}
-
-// TransactionsAfter returns the store's transactions after the one with that number, oldest
-// first, at most limit of them. It checks no permission.
-func TransactionsAfter(ctx context.Context, q masterdb.Querier, store stoa.StoreID, after int64, limit int) ([]Transaction, error) {
-	var out []Transaction
-	err := q.Select(ctx, &out, selectTransaction+` FROM credit_transactions WHERE store_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, store, after, limit)
 	return out, err
 }
 

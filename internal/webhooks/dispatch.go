@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,11 +79,8 @@ func (s *Service) turn(ctx context.Context, running *sync.WaitGroup) error {
 	if pending, err := s.pending(ctx); err != nil || !pending {
 		return err
 	}
-	if _, err := s.publish(ctx); err != nil {
-		return err
-	}
 	// Most stores have no endpoint: what follows their events ends here.
-	if due, err := s.count(ctx, countDue); err != nil || due == 0 {
+	if due, err := s.publish(ctx); err != nil || !due {
 		return err
 	}
 	return s.fill(ctx, running)
@@ -97,16 +95,16 @@ func (s *Service) pending(ctx context.Context) (bool, error) {
 	if changed > 0 {
 		return true, nil
 	}
-	n, err := s.count(ctx, `(SELECT count(*) FROM (SELECT 1 FROM events WHERE position IS NULL AND type <> 'webhook.test' LIMIT 1) e) + `+countDue)
-	return n > 0, err
+	return s.exists(ctx, `SELECT 1 FROM events WHERE position IS NULL AND type <> 'webhook.test'`, dueEndpoint)
 }
 
-// countDue is 1 if there is an endpoint that is due, and 0 otherwise.
-const countDue = `(SELECT count(*) FROM (SELECT 1 FROM webhook_endpoints WHERE state = 'enabled' AND next_at <= $1 LIMIT 1) w)`
+// dueEndpoint finds an endpoint that is due at $1.
+const dueEndpoint = `SELECT 1 FROM webhook_endpoints WHERE state = 'enabled' AND next_at <= $1`
 
-func (s *Service) count(ctx context.Context, what string) (n int, err error) {
-	err = s.db.Get(ctx, &n, `SELECT `+what, s.db.Now())
-	return n, err
+// exists reports whether one of the queries finds a row.
+func (s *Service) exists(ctx context.Context, queries ...string) (found bool, err error) {
+	err = s.db.Get(ctx, &found, `SELECT EXISTS (`+strings.Join(queries, `) OR EXISTS (`)+`)`, s.db.Now())
+	return found, err
 }
 
 // fill claims endpoints that are due for the free places of each lane, and sends to them.

@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"maps"
@@ -11,7 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// publishBatch is the number of events after which a transaction publishes no further account.
+// publishBatch is the most recorded events, and the most transactions, that are published at
+// once, and the most accounts that are read.
 const publishBatch = 500
 
 // changedAccounts are the accounts of credits that this process has changed and not published.
@@ -37,130 +39,129 @@ func (c *changedAccounts) take() []stoa.StoreID {
 }
 
 // publish gives a position to all events that are committed and have none. It reports whether
-// there were any.
-func (s *Service) publish(ctx context.Context) (any bool, err error) {
+// an endpoint is due afterwards.
+func (s *Service) publish(ctx context.Context) (due bool, err error) {
 	accounts := s.changed.take()
-	for {
-		n, left, err := s.publishBatch(ctx, accounts)
+	published := false
+	for more := true; more; {
+		b, err := s.publishBatch(ctx, accounts)
 		if err != nil {
 			s.changed.add(accounts...)
-			return any, err
+			return false, err
 		}
-		any = any || n > 0
-		if accounts = left; n < publishBatch && len(left) == 0 {
-			break
-		}
+		published, due = published || len(b.events) > 0, due || b.due
+		accounts, more = b.left, b.more
 	}
-	if any {
+	if published {
 		s.signals.published()
+		return due, nil
 	}
-	return any, nil
+	return s.exists(ctx, dueEndpoint)
 }
 
-// published is what one transaction publishes.
-type published struct {
-	position int64                  // the last one that was given
-	last     map[stoa.StoreID]int64 // the last position of each store
-	count    int
-}
-
-func (p *published) next(store *stoa.StoreID) int64 {
-	p.position++
-	p.count++
-	if store != nil {
-		p.last[*store] = p.position
+// publishBatch publishes recorded events, and transactions of these accounts. On PostgreSQL it
+// reads them without a lock and writes their positions in one statement, which does nothing when
+// another publisher was faster. Only then it locks the stream, so that it is not overtaken again.
+func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (b batch, err error) {
+	if s.db.Engine == masterdb.Postgres {
+		var written bool
+		if b, err = s.readBatch(ctx, s.db, accounts); err == nil && len(b.events) > 0 {
+			written, err = b.write(ctx, s.db, s.db.Now())
+		}
+		if err != nil || written || len(b.events) == 0 {
+			return b, err
+		}
 	}
-	return p.position
-}
-
-// publishBatch publishes recorded events, and the transactions of these accounts. It stops after
-// publishBatch events, and returns the accounts that are left. Publishers take turns by the lock
-// on event_stream, so that a position becomes visible only after all smaller ones.
-func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (n int, left []stoa.StoreID, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		p := published{last: map[stoa.StoreID]int64{}}
-		var recorded []recordedEvent
-		var told []publishedAccount
-		left = accounts
-		now := left[:min(len(left), publishBatch)] // one that has nothing new takes a query as well
-		queries := []masterdb.Query{masterdb.One(&p.position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()),
-			masterdb.All(&recorded, `SELECT id, store_id FROM events WHERE position IS NULL AND type <> 'webhook.test' ORDER BY id LIMIT $1`, publishBatch)}
-		if len(now) > 0 {
-			queries = append(queries, publishedQuery(&told, now))
-		}
-		if err := tx.Batch(ctx, queries...); err != nil {
+		var position int64
+		if err := tx.Get(ctx, &position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()); err != nil {
 			return err
 		}
-		if err := p.recorded(ctx, tx, recorded); err != nil {
+		if b, err = s.readBatch(ctx, tx, accounts); err != nil || len(b.events) == 0 {
 			return err
 		}
-		seqs := map[stoa.StoreID]int64{}
-		for _, account := range told {
-			seqs[account.StoreID] = account.Seq
+		if tx.Postgres() == nil {
+			return b.writeLite(ctx, tx)
 		}
-		for _, store := range now {
-			if p.count >= publishBatch {
-				break
-			}
-			left = left[1:]
-			if err := s.publishAccount(ctx, tx, &p, store, seqs[store]); err != nil {
-				return err
-			}
-		}
-		if n = p.count; n == 0 {
-			return nil
-		}
-		if err := tx.ExecLater(ctx, `UPDATE event_stream SET position = $1 WHERE id = 1`, p.position); err != nil {
-			return err
-		}
-		return p.wakeEndpoints(ctx, tx)
+		_, err = b.write(ctx, tx, tx.Now)
+		return err
 	})
-	return n, left, err
-}
-
-// recordedEvent is an event that has no position yet.
-type recordedEvent struct {
-	ID      stoa.EventID
-	StoreID *stoa.StoreID
-}
-
-// recorded gives positions to recorded events.
-func (p *published) recorded(ctx context.Context, tx *masterdb.Tx, found []recordedEvent) error {
-	if len(found) == 0 {
-		return nil
+	if err == nil && s.db.Engine == masterdb.SQLite {
+		b.due, err = s.exists(ctx, dueEndpoint)
 	}
-	positions := map[string]int64{}
-	for _, e := range found {
-		positions[e.ID.String()] = p.next(e.StoreID)
-	}
-	return setByKey(ctx, tx, positions, `UPDATE events SET position = given.value`, `events.id`, ``)
+	return b, err
 }
 
-// setByKey runs an update of the rows whose column uuid is among the keys. Its SQL reads a
-// row's value as given.value, and args as $2 and so on.
-func setByKey(ctx context.Context, tx *masterdb.Tx, values map[string]int64, update, column, and string, args ...any) error {
-	text, err := json.Marshal(values)
+// batch is what is published at once.
+type batch struct {
+	events   []positioned
+	accounts map[stoa.StoreID]publishedAccount
+	before   int64 // the last position that was given when the events were read
+	after    int64 // the last position that is given to them
+
+	left []stoa.StoreID // accounts that may have more transactions
+	more bool           // there may be more events
+	due  bool           // once written: an endpoint is due
+}
+
+// positioned is an event with its position. A recorded event has its type and data already.
+type positioned struct {
+	ID       stoa.EventID `json:"id"`
+	Position int64        `json:"position"`
+	Type     *string      `json:"type"`
+	Data     *string      `json:"data"`
+}
+
+// publishedAccount is how far the events of a store are published.
+type publishedAccount struct {
+	StoreID  stoa.StoreID `json:"store_id"`
+	Position int64        `json:"position"` // of its last event
+	Seq      int64        `json:"seq"`      // of its account's last transaction; 0: none is published
+}
+
+// readBatch reads what is unpublished, and gives positions to it.
+func (s *Service) readBatch(ctx context.Context, q masterdb.Querier, accounts []stoa.StoreID) (batch, error) {
+	now := accounts[:min(len(accounts), publishBatch)]
+	b := batch{accounts: map[stoa.StoreID]publishedAccount{}, left: accounts[len(now):]}
+	found, err := readUnpublished(ctx, q, s.db.Engine, now)
 	if err != nil {
-		return err
+		return b, err
 	}
-	from := ` FROM (SELECT key, value FROM json_each($1)) AS given WHERE given.key = `
-	if tx.Postgres() != nil {
-		from = ` FROM (SELECT CAST(key AS uuid) AS key, CAST(value AS bigint) AS value FROM json_each_text(CAST($1 AS json))) AS given WHERE given.key = `
+	recorded := 0
+	for _, e := range found {
+		if e.Account == nil {
+			recorded++
+		}
+		if err := b.add(e); err != nil {
+			return b, err
+		}
 	}
-	return tx.ExecLater(ctx, update+from+column+and, append([]any{string(text)}, args...)...)
+	if told := len(found) - recorded; told == publishBatch { // the last account and those after it may have more
+		last := *found[len(found)-1].Account
+		b.left = slices.Concat(b.left, slices.DeleteFunc(slices.Clone(now), func(id stoa.StoreID) bool { return bytes.Compare(id[:], last[:]) < 0 }))
+	}
+	b.more = recorded == publishBatch || len(b.left) > 0
+	return b, nil
 }
 
-// wakeEndpoints makes the endpoints due that the events are for, but for those that fail: they
-// go on when their pause is over.
-func (p *published) wakeEndpoints(ctx context.Context, tx *masterdb.Tx) error {
-	const due = `, next_at = CASE WHEN failures = 0 THEN $2 ELSE next_at END`
-	err := tx.ExecLater(ctx, `UPDATE webhook_endpoints SET last_position = $1`+due+` WHERE store_id IS NULL AND state <> 'deleted'`, p.position, tx.Now)
-	if err != nil || len(p.last) == 0 {
-		return err
+// add gives the next position to an event.
+func (b *batch) add(e unpublished) error {
+	if len(b.events) == 0 {
+		b.before, b.after = e.Stream, e.Stream
 	}
-	last := map[string]int64{}
-	for store, position := range p.last {
-		last[store.String()] = position
+	b.after++
+	event := positioned{ID: stoa.EventID(e.ID), Position: b.after}
+	if e.Account != nil {
+		data, err := json.Marshal(transactionData(e.Transaction))
+		if err != nil {
+			return err
+		}
+		name, text := string(transactionTypes[e.Type]), string(data)
+		event.Type, event.Data = &name, &text
 	}
-	return setByKey(ctx, tx, last, `UPDATE webhook_endpoints SET last_position = given.value`+due, `webhook_endpoints.store_id`, ` AND state <> 'deleted'`, tx.Now)
+	b.events = append(b.events, event)
+	if !e.StoreID.IsZero() {
+		b.accounts[e.StoreID] = publishedAccount{StoreID: e.StoreID, Position: b.after, Seq: max(b.accounts[e.StoreID].Seq, e.Sequence)}
+	}
+	return nil
 }
