@@ -9,9 +9,9 @@ import (
 )
 
 // afterSpend is how many statements the master gets within a second and a half of a lone
-// spend, with the two of the call itself: the publication of the event, and the job that
-// copies the credits to the store's database.
-const afterSpend = 18
+// spend, with the two of the call itself: two publish the event, one asks the followers of
+// credits for work, and two copy the credits to the store's own database.
+const afterSpend = 7
 
 // TestWhatFollowsASpend counts those statements on the wire. What the platform does now and
 // then falls into some of the tries, so that the fewest count.

@@ -131,13 +131,50 @@ func (l *Ledger) History(ctx context.Context, p authz.Principal, store stoa.Stor
 	}, nil
 }
 
-// ReadSpendings returns what was spent after one transaction and up to another, oldest
-// first, at most limit of them. Like ReadBalance it checks no permission.
-func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, upTo int64, limit int) ([]Transaction, error) {
-	var out []Transaction
-	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
-		WHERE store_id = $1 AND seq > $2 AND seq <= $3 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $4`, store, after, upTo, limit)
-	return out, err
+// accountRow is an account beside one of its spendings, whose columns are NULL if there is none.
+type accountRow struct {
+	Balance
+	Spent struct {
+		ID           stoa.TransactionID
+		Seq          *int64
+		Type         *Type
+		Amount       *Amount
+		BalanceAfter *Amount
+		ServiceKey   *string
+		Quantity     *int64
+		Description  *string
+		CreatedAt    *time.Time
+	}
+}
+
+const selectAccount = selectBalance + `, t.id AS "spent.id", t.seq AS "spent.seq", t.type AS "spent.type", t.amount AS "spent.amount",
+		t.balance_after AS "spent.balance_after", t.service_key AS "spent.service_key", t.quantity AS "spent.quantity",
+		t.description AS "spent.description", t.created_at AS "spent.created_at"
+	FROM credit_balances b LEFT JOIN (SELECT * FROM credit_transactions
+		WHERE store_id = $1 AND seq > $2 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $3) t ON TRUE
+	WHERE b.store_id = $1 ORDER BY t.seq`
+
+// ReadAccount returns the account, and what was spent after a transaction, oldest first, at most
+// limit of them. All of it is of one moment. The spendings lack what concerns their callers. Like
+// ReadBalance it checks no permission, and fails with store_not_found.
+func (l *Ledger) ReadAccount(ctx context.Context, store stoa.StoreID, after int64, limit int) (Balance, []Transaction, error) {
+	var rows []accountRow
+	if err := l.db.Select(ctx, &rows, selectAccount, store, after, limit); err != nil {
+		return Balance{}, nil, err
+	}
+	if len(rows) == 0 {
+		return Balance{}, nil, authz.ErrStoreNotFound()
+	}
+	var spent []Transaction
+	for _, r := range rows {
+		if t := r.Spent; t.Seq != nil {
+			spent = append(spent, Transaction{
+				ID: t.ID, StoreID: store, Sequence: *t.Seq, Type: *t.Type, Amount: *t.Amount, BalanceAfter: *t.BalanceAfter,
+				ServiceKey: t.ServiceKey, Quantity: t.Quantity, Description: *t.Description, CreatedAt: *t.CreatedAt,
+			})
+		}
+	}
+	return rows[0].Balance, spent, nil
 }
 
 // query adds only the conditions that are set: PostgreSQL cannot infer the type of a

@@ -69,6 +69,11 @@ type Querier interface {
 	Batch(ctx context.Context, queries ...Query) error
 }
 
+// Execer runs a statement: *DB as a transaction of its own, *Tx in its transaction.
+type Execer interface {
+	Exec(ctx context.Context, query string, args ...any) (rows int64, err error)
+}
+
 // Handle reads, and writes in a transaction. *DB begins a new transaction, *Tx uses its
 // own.
 type Handle interface {

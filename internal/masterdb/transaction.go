@@ -72,6 +72,26 @@ func (db *DB) Retry(ctx context.Context, do func() error) error {
 	}
 }
 
+// Exec runs one statement as a transaction of its own, and returns how many rows it changed. On
+// PostgreSQL it costs no BEGIN and COMMIT. Like Tx, it runs the statement again after a conflict.
+func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	if db.pool == nil {
+		err = db.Tx(ctx, func(tx *Tx) error {
+			n, err = tx.Exec(ctx, query, args...)
+			return err
+		})
+		return n, err
+	}
+	span := db.statements.Begin(ctx, query)
+	err = db.Retry(ctx, func() error {
+		tag, err := db.pool.Exec(ctx, query, args...)
+		n = tag.RowsAffected()
+		return err
+	})
+	span.End(fault(err))
+	return n, err
+}
+
 // withinWait is how long Within waits for the SQLite write connection.
 const withinWait = 3 * time.Second
 

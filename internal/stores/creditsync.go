@@ -35,11 +35,12 @@ const (
 	syncBatchSize  = 500              // spendings in one transaction
 	syncMaxWait    = 10 * time.Minute // between two attempts
 	syncMinSchema  = 15               // the version of the store's schema that first has all the tables
-	syncMaxRefused = 10               // steps of one attempt that other attempts may take first; more mean that the database refuses them
+	syncMaxRefused = 10               // steps in a row that other attempts may take first; more mean that the database refuses them
 )
 
 // FollowCredits subscribes the copies to changes. A store without a usable database, or
-// with one of an older schema, is skipped until it has one.
+// with one of an older schema, is skipped until it has one. Most databases answer at once, and
+// get their copies without a job. Those that have failed wait for theirs.
 func (r *Registry) FollowCredits(changes *feed.Feed) {
 	changes.Follow(feed.Follower{
 		Pending: fmt.Sprintf(`
@@ -47,8 +48,17 @@ func (r *Registry) FollowCredits(changes *feed.Feed) {
 			JOIN store_databases d ON d.store_id = b.store_id AND d.schema_version >= %d
 			LEFT JOIN credit_copies c ON c.store_id = b.store_id
 			WHERE coalesce(c.version, -1) < b.version AND (b.version > 0 OR b.seq > 0)`, syncMinSchema),
-		Job: func(store stoa.StoreID) jobs.Args { return SyncCredits{StoreID: store} },
+		Job:   func(store stoa.StoreID) jobs.Args { return SyncCredits{StoreID: store} },
+		Quick: `coalesce(c.failures, 0) = 0 AND d.last_error IS NULL`,
+		Now:   r.syncNow,
 	})
+}
+
+// syncNow does what the job does, and reports whether it has. It gives up at the first fault, and
+// when another attempt is under way.
+func (r *Registry) syncNow(ctx context.Context, id stoa.StoreID) bool {
+	version, fault, err := r.syncAll(ctx, id, 0)
+	return fault == nil && err == nil && recordSync(ctx, r.db, id, version) == nil
 }
 
 // SyncCredits runs the job. While the store's database cannot be used, or makes no
@@ -59,14 +69,14 @@ func (r *Registry) SyncCredits(ctx context.Context, job SyncCredits) error {
 	if err != nil || info == nil {
 		return err
 	}
-	version, fault, err := r.syncAll(ctx, job.StoreID)
+	version, fault, err := r.syncAll(ctx, job.StoreID, syncMaxRefused)
 	switch {
 	case err != nil:
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case fault == nil:
-		return r.recordSync(ctx, job.StoreID, *info, version)
+		return r.recordSynced(ctx, job.StoreID, *info, version)
 	}
 	failures, err := r.recordFailedSync(ctx, job.StoreID, *info, fault)
 	if err != nil {
@@ -107,26 +117,25 @@ func syncWait(failures int) time.Duration {
 
 // syncTarget returns the store's database, or nil when there is no database to sync to.
 func (r *Registry) syncTarget(ctx context.Context, id stoa.StoreID) (*tenantdb.Info, error) {
-	status, err := readStatus(ctx, r.db, id, "")
-	if err != nil || status != Active && status != Suspended {
+	var found []*tenantdb.Info
+	err := r.db.Select(ctx, &found, `SELECT `+tenantdb.InfoColumns+` FROM store_databases x JOIN stores s ON s.id = x.store_id
+		WHERE x.store_id = $1 AND s.status IN ('active', 'suspended') AND x.schema_version >= $2`, id, syncMinSchema)
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	info, err := tenantdb.ReadInfo(ctx, r.db, id)
-	if err != nil || info == nil || info.SchemaVersion < syncMinSchema {
-		return nil, err
-	}
-	return info, nil
+	return found[0], nil
 }
 
 // syncAll updates the copies and returns the version of the account that they then have.
-// fault is a failure of the store's database, err any other failure.
-func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64, fault, err error) {
+// fault is a failure of the store's database, or that more than maxRefused steps were refused,
+// one after the other. err is any other failure.
+func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID, maxRefused int) (version int64, fault, err error) {
 	lease, fault := r.acquireForSync(ctx, id)
 	if fault != nil {
 		return 0, fault, nil
 	}
 	defer lease.Release()
-	p := syncProgress{least: storedata.CreditPosition{Version: math.MinInt64, Seq: math.MinInt64}}
+	p := syncProgress{least: storedata.CreditPosition{Version: math.MinInt64, Seq: math.MinInt64}, maxRefused: maxRefused}
 	for begin := time.Now(); ; {
 		at, fault := storedata.ReadCreditPosition(ctx, lease.DB, id)
 		if fault == nil {
@@ -137,17 +146,17 @@ func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64,
 		}
 		// The account is read after the position, so that it is never older than the
 		// position.
-		balance, err := r.ledger.ReadBalance(ctx, r.db, id)
+		balance, spent, err := r.ledger.ReadAccount(ctx, id, at.Seq, syncBatchSize)
 		if err != nil {
 			return 0, nil, err
 		}
 		if at.Version >= balance.Version {
 			return balance.Version, nil, nil
 		}
-		done, fault, err := r.syncBatch(ctx, lease.DB, at, balance, &p)
+		done, fault := syncBatch(ctx, lease.DB, at, balance, spent, &p)
 		switch {
-		case fault != nil || err != nil:
-			return 0, fault, err
+		case fault != nil:
+			return 0, fault, nil
 		case done: // the next job handles later changes
 			return balance.Version, nil, nil
 		case time.Since(begin) > syncBudget:
@@ -161,21 +170,26 @@ func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64,
 type syncProgress struct {
 	least   storedata.CreditPosition // the minimum position of the copies
 	past    bool                     // the position must be greater than least
-	refused int                      // steps that another attempt took first, or the database refused
+	refused int                      // last steps, that another attempt took first or the database refused
+
+	maxRefused int
 }
 
 // moved records a step from one position to another. taken is false when the step was not
 // made.
 func (p *syncProgress) moved(from, to storedata.CreditPosition, taken bool) {
-	if p.least, p.past = to, false; !taken {
-		p.least, p.past = from, true // another attempt has advanced the copies from this position
-		p.refused++
+	p.least, p.past = to, false
+	if taken {
+		p.refused = 0
+		return
 	}
+	p.least, p.past = from, true // another attempt has advanced the copies from this position
+	p.refused++
 }
 
 // check fails when the copies are not at the position that the steps have produced.
 func (p *syncProgress) check(at storedata.CreditPosition) error {
-	if at.Before(p.least) || p.past && at == p.least || p.refused > syncMaxRefused {
+	if at.Before(p.least) || p.past && at == p.least || p.refused > p.maxRefused {
 		return tenantdb.NoProgress(fmt.Errorf("credit_copies is at version %d, seq %d, after %d steps that were not taken, and should be beyond version %d, seq %d",
 			at.Version, at.Seq, p.refused, p.least.Version, p.least.Seq))
 	}
@@ -184,21 +198,17 @@ func (p *syncProgress) check(at storedata.CreditPosition) error {
 
 // syncBatch advances the copies by one step. done reports that they now equal balance:
 // there are no more spendings, and no other attempt has moved them.
-func (r *Registry) syncBatch(ctx context.Context, db *tenantdb.DB, at storedata.CreditPosition, balance credits.Balance, p *syncProgress) (done bool, fault, err error) {
-	spent, err := r.ledger.ReadSpendings(ctx, balance.StoreID, at.Seq, balance.Seq, syncBatchSize)
-	if err != nil {
-		return false, nil, err
-	}
+func syncBatch(ctx context.Context, db *tenantdb.DB, at storedata.CreditPosition, balance credits.Balance, spent []credits.Transaction, p *syncProgress) (done bool, fault error) {
 	if len(spent) < syncBatchSize {
 		to := storedata.CreditPosition{Version: balance.Version, Seq: balance.Seq}
 		done, fault = storedata.CopyCredits(ctx, db, at, to, spent, balance)
 		p.moved(at, to, done)
-		return done, fault, nil
+		return done, fault
 	}
 	to := storedata.CreditPosition{Version: at.Version, Seq: spent[syncBatchSize-1].Sequence}
 	taken, fault := storedata.LogSpendings(ctx, db, balance.StoreID, at, to, spent)
 	p.moved(at, to, taken)
-	return false, fault, nil
+	return false, fault
 }
 
 func (r *Registry) acquireForSync(ctx context.Context, id stoa.StoreID) (tenantdb.Lease, error) {
@@ -207,15 +217,23 @@ func (r *Registry) acquireForSync(ctx context.Context, id stoa.StoreID) (tenantd
 	return r.tenants.Acquire(ctx, id)
 }
 
-// recordSync records the version of the copies. If the database was recorded as making no
-// progress, it records that it makes progress again.
-func (r *Registry) recordSync(ctx context.Context, id stoa.StoreID, info tenantdb.Info, version int64) error {
+// recordSync records the version of the copies.
+func recordSync(ctx context.Context, q masterdb.Execer, id stoa.StoreID, version int64) error {
+	_, err := q.Exec(ctx, `
+		INSERT INTO credit_copies (store_id, version) VALUES ($1, $2)
+		ON CONFLICT (store_id) DO UPDATE SET failures = 0,
+			version = CASE WHEN excluded.version > credit_copies.version THEN excluded.version ELSE credit_copies.version END`, id, version)
+	return err
+}
+
+// recordSynced is recordSync for a database that may be recorded as making no progress: then it
+// records that it makes progress again.
+func (r *Registry) recordSynced(ctx context.Context, id stoa.StoreID, info tenantdb.Info, version int64) error {
+	if info.LastError != stoa.DatabaseNoProgress {
+		return recordSync(ctx, r.db, id, version)
+	}
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `
-			INSERT INTO credit_copies (store_id, version) VALUES ($1, $2)
-			ON CONFLICT (store_id) DO UPDATE SET failures = 0,
-				version = CASE WHEN excluded.version > credit_copies.version THEN excluded.version ELSE credit_copies.version END`, id, version)
-		if err != nil || info.LastError != stoa.DatabaseNoProgress {
+		if err := recordSync(ctx, tx, id, version); err != nil {
 			return err
 		}
 		return tenantdb.RecordHealthOf(ctx, tx, id, info.CredentialVersion, nil)

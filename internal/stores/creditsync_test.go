@@ -130,7 +130,7 @@ func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 		testkit.Must(t, lease.Select(t.Context(), &got.log, `SELECT id, seq, amount, balance_after FROM credit_spending_log ORDER BY seq`))
 		return true
 	})
-	spent, err := b.ledger.ReadSpendings(t.Context(), id, 0, got.Seq, 100_000)
+	_, spent, err := b.ledger.ReadAccount(t.Context(), id, 0, 100_000)
 	testkit.Must(t, err)
 	var want []logRow
 	for _, s := range spent {
@@ -171,6 +171,37 @@ func TestCreditsAreCopied(t *testing.T) {
 			testkit.Must(t, b.db.Get(t.Context(), &want, `SELECT version FROM credit_balances WHERE store_id = $1`, s.ID))
 			return version == want
 		})
+	})
+}
+
+// TestCopiesNeedNoJob checks that the copies of a database that answers are made without jobs,
+// also after a job has ended an outage.
+func TestCopiesNeedNoJob(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p := b.user(t)
+		s, _ := b.open(t, p, credential.SQLite, "Bakery")
+		b.migrated(t, s.ID, syncMinSchema)
+		b.follow(t)
+		b.give(t, s.ID, 5000)
+		b.converge(t, s.ID)
+		b.spendMany(t, p, s.ID, 20)
+		if got := b.converge(t, s.ID); len(got.log) != 20 {
+			t.Errorf("%d rows", len(got.log))
+		}
+		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != 0 {
+			t.Errorf("%d jobs", n)
+		}
+		b.exec(t, `UPDATE credit_copies SET failures = 1 WHERE store_id = $1`, s.ID)
+		b.spend(t, p, s.ID)
+		b.converge(t, s.ID)
+		until(t, "the outage is forgotten", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 0 })
+		b.spend(t, p, s.ID)
+		b.converge(t, s.ID)
+		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != 1 {
+			t.Errorf("%d jobs, want one: that of the outage", n)
+		}
 	})
 }
 

@@ -3,6 +3,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/credits"
@@ -27,10 +30,16 @@ type Follower struct {
 	// Job returns the job for an account. The job is idempotent and determines itself
 	// what to do.
 	Job func(stoa.StoreID) jobs.Args
+
+	// Now does what the job does, and reports whether it has: otherwise the job is enqueued.
+	// Nil: there is always a job. Quick is the SQL condition, on what Pending selects from, of
+	// the accounts for which Now is likely to be done within a moment.
+	Now   func(context.Context, stoa.StoreID) bool
+	Quick string
 }
 
-// Feed enqueues the jobs of its followers shortly after accounts have changed. It never
-// delays a change: a change only marks its account in memory. Sweep finds the accounts
+// Feed does the work of its followers shortly after accounts have changed: at once, or by
+// jobs. It never delays a change: a change only marks its account in memory. Sweep finds the accounts
 // that a killed process had marked. A Feed is safe for concurrent use once all followers
 // are added.
 type Feed struct {
@@ -43,10 +52,20 @@ type Feed struct {
 	mu      sync.Mutex
 	changed map[stoa.StoreID]bool
 	wake    chan struct{} // has one element when an account is marked
+
+	notNow map[stoa.StoreID]time.Time // accounts that have jobs only until then; used by Run
 }
 
-// collectFor is how long changes of an account are collected into one job.
-const collectFor = time.Second
+const (
+	// collectFor is the least time between two rounds: what changes meanwhile is followed
+	// together. collectFirst is the least time from a change to its round.
+	collectFor   = time.Second
+	collectFirst = 100 * time.Millisecond
+
+	nowAtOnce = 8               // calls of Follower.Now at a time
+	nowFor    = 2 * time.Second // in one round; the others, and what then remains, become jobs
+	notNowFor = time.Minute     // an account has jobs only, once Now was not done
+)
 
 // maxAccounts is the maximum number of accounts that one query names or returns.
 const maxAccounts = 500
@@ -56,7 +75,7 @@ const maxAccounts = 500
 func New(db *masterdb.DB, l *credits.Ledger, queue *jobs.Queue, log *slog.Logger) *Feed {
 	f := &Feed{
 		db: db, queue: queue, log: log, pause: collectFor,
-		changed: map[stoa.StoreID]bool{}, wake: make(chan struct{}, 1),
+		changed: map[stoa.StoreID]bool{}, wake: make(chan struct{}, 1), notNow: map[stoa.StoreID]time.Time{},
 	}
 	l.OnChange(f.mark)
 	return f
@@ -83,11 +102,12 @@ func (f *Feed) takeChanged() map[stoa.StoreID]bool {
 	return changed
 }
 
-// Run enqueues the jobs for the changes made by this process, until ctx ends. It checks an
+// Run follows the changes made by this process, until ctx ends. It checks an
 // account a second time when the job was there already: it may have read the account before
 // the change.
 func (f *Feed) Run(ctx context.Context) {
 	again := map[stoa.StoreID]bool{}
+	var begun time.Time // the last round
 	for {
 		if len(again) == 0 {
 			select {
@@ -97,10 +117,11 @@ func (f *Feed) Run(ctx context.Context) {
 			}
 		}
 		select {
-		case <-time.After(f.pause):
+		case <-time.After(max(collectFirst, time.Until(begun.Add(f.pause)))):
 		case <-ctx.Done():
 			return
 		}
+		begun = time.Now()
 		changed := f.takeChanged()
 		due := slices.Collect(maps.Keys(changed))
 		for store := range again {
@@ -110,7 +131,7 @@ func (f *Feed) Run(ctx context.Context) {
 		}
 		clear(again)
 		for part := range slices.Chunk(due, maxAccounts) {
-			behind, err := f.enqueuePending(ctx, part)
+			behind, err := f.followPart(ctx, part)
 			if err != nil && ctx.Err() == nil {
 				f.log.WarnContext(ctx, "jobs after credit changes not enqueued; the next sweep enqueues them", "err", err)
 			}
@@ -127,11 +148,61 @@ func (f *Feed) Run(ctx context.Context) {
 type pendingJob struct {
 	Follower int
 	StoreID  stoa.StoreID
+	Quick    bool
 }
 
-// enqueuePending enqueues the jobs for those of the accounts that have pending
-// work. It returns the accounts of which a job was there already.
-func (f *Feed) enqueuePending(ctx context.Context, stores []stoa.StoreID) (behind []stoa.StoreID, err error) {
+// followPart does the pending work of those of the accounts that have any, or enqueues its jobs.
+// It returns the accounts of which a job was there already.
+func (f *Feed) followPart(ctx context.Context, stores []stoa.StoreID) (behind []stoa.StoreID, err error) {
+	pending, err := f.pending(ctx, stores)
+	if err != nil {
+		return nil, err
+	}
+	var quick, others []pendingJob
+	for _, p := range pending {
+		if p.Quick && time.Now().After(f.notNow[p.StoreID]) {
+			quick = append(quick, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	if behind, err = f.enqueue(ctx, others); err != nil {
+		return behind, err
+	}
+	more, err := f.enqueue(ctx, f.doNow(ctx, quick))
+	return append(behind, more...), err
+}
+
+// doNow does work at once. It returns what is not done.
+func (f *Feed) doNow(ctx context.Context, work []pendingJob) (left []pendingJob) {
+	ctx, cancel := context.WithTimeout(ctx, nowFor)
+	defer cancel()
+	var running errgroup.Group
+	running.SetLimit(nowAtOnce)
+	tried, done := make([]bool, len(work)), make([]bool, len(work))
+	for i, p := range work {
+		running.Go(func() error {
+			if tried[i] = ctx.Err() == nil; tried[i] {
+				done[i] = f.followers[p.Follower].Now(ctx, p.StoreID)
+			}
+			return nil
+		})
+	}
+	_ = running.Wait() // no call fails
+	maps.DeleteFunc(f.notNow, func(_ stoa.StoreID, until time.Time) bool { return time.Now().After(until) })
+	for i, p := range work {
+		if tried[i] && !done[i] {
+			f.notNow[p.StoreID] = time.Now().Add(notNowFor)
+		}
+		if !done[i] {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// pending returns the work for those of the accounts that have any.
+func (f *Feed) pending(ctx context.Context, stores []stoa.StoreID) (pending []pendingJob, err error) {
 	only, arg := ` AND b.store_id = ANY ($1::uuid[])`, any(uuids(stores))
 	if f.db.Engine == masterdb.SQLite {
 		text, err := json.Marshal(stores)
@@ -142,13 +213,11 @@ func (f *Feed) enqueuePending(ctx context.Context, stores []stoa.StoreID) (behin
 	}
 	var queries []string
 	for i, w := range f.followers {
-		queries = append(queries, fmt.Sprintf(`SELECT %d AS follower, b.store_id FROM credit_balances b %s%s`, i, w.Pending, only))
+		queries = append(queries, fmt.Sprintf(`SELECT %d AS follower, b.store_id, %s AS quick FROM credit_balances b %s%s`,
+			i, cmp.Or(w.Quick, `FALSE`), w.Pending, only))
 	}
-	var pending []pendingJob
-	if err := f.db.Select(ctx, &pending, strings.Join(queries, ` UNION ALL `), arg); err != nil {
-		return nil, err
-	}
-	return f.enqueue(ctx, pending)
+	err = f.db.Select(ctx, &pending, strings.Join(queries, ` UNION ALL `), arg)
+	return pending, err
 }
 
 // uuids returns ids as PostgreSQL takes an array of them.
