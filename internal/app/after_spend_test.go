@@ -2,6 +2,9 @@ package app_test
 
 import (
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,5 +43,53 @@ func TestWhatFollowsASpend(t *testing.T) {
 	}
 	if fewest > afterSpend {
 		t.Errorf("a spend and what follows it are %d statements, want at most %d:\n%s", fewest, afterSpend, statements)
+	}
+}
+
+// following are parts of the statements that follow spends.
+var following = []string{"event_stream", "SELECT 1 FROM webhook_endpoints", "AS follower", "spent.id", "INTO credit_copies", "-- name: JobInsert"}
+
+// TestWhatFollowsManySpends checks that what follows spends costs a number of statements each
+// second, however many there are: publications are 50 ms apart and take two statements, and
+// credits are copied once a second, 500 spends with a query.
+func TestWhatFollowsManySpends(t *testing.T) {
+	t.Parallel()
+	const callers, measured = 32, 4 * time.Second
+	s, counter := startCounted(t)
+	c, store, _ := connected(t, s, "owner@example.com")
+	c = c.proven()
+	c.buy(store, 100_000)
+	waitForQuiet(t, counter)
+	begun := time.Now()
+	spent := make([]int, callers)
+	var running sync.WaitGroup
+	for i := range callers {
+		running.Go(func() {
+			for time.Since(begun) < measured {
+				c.call("POST", "/api/credits/spend", object{"amount": 1}, "X-Store-Id", store).want(http.StatusOK)
+				spent[i]++
+			}
+		})
+	}
+	running.Wait()
+	<-time.After(1500 * time.Millisecond) // the last copy
+	counts, err := counter.Reset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spends, followed := 0, 0
+	for _, n := range spent {
+		spends += n
+	}
+	for text, n := range counts {
+		if slices.ContainsFunc(following, func(part string) bool { return strings.Contains(text, part) }) {
+			followed += n
+		} else {
+			delete(counts, text) // of the calls, or of jobs that run after a start
+		}
+	}
+	t.Logf("%.3f statements follow each of %d spends, %.0f a second", float64(followed)/float64(spends), spends, float64(followed)/time.Since(begun).Seconds())
+	if most := int(50*time.Since(begun).Seconds()) + spends/250; followed > most {
+		t.Errorf("%d statements follow %d spends, want at most %d:\n%s", followed, spends, most, masterdbtest.DescribeStatements(counts))
 	}
 }

@@ -25,8 +25,8 @@ const (
 const roundsPerClaim = 20
 
 // publishPause is the least time between two publications: what happens meanwhile is published
-// together.
-const publishPause = 20 * time.Millisecond
+// together, by the same number of statements.
+const publishPause = 50 * time.Millisecond
 
 // endpointLeases is the table with the leases of endpoints.
 var endpointLeases = lease.Table{Name: "webhook_endpoints", Key: "id", Where: `state = 'enabled'`, KeepPresent: true}
