@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,9 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/credits/verify"
+	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // These are the target rates of the ledger, relative to the best single statement for the
@@ -23,11 +26,13 @@ const (
 	hotTarget    = 10.0
 	spreadTarget = 1.5
 	loneTarget   = 1.2
+	toldTarget   = 0.9 // of the throughput without events
 )
 
 const (
 	sideHot, sideHotBare       = "hot", "hotBare"
 	sideSpread, sideSpreadBare = "spread", "spreadBare"
+	sideTold, sideSpreadTold   = "told", "spreadTold"
 	sideLone, sideLoneBare     = "lone", "loneBare"
 	sideLoneBench              = "lonePgbench"
 	sideLite, sideLiteBare     = "sqlite", "sqliteBare"
@@ -83,6 +88,8 @@ func (cmd creditsCmd) Run(ctx context.Context) (err error) {
 	r.atLeast(fmt.Sprintf("throughput over %d stores, of the single statement", cmd.Stores), r.throughput(sideSpread, sideSpreadBare), spreadTarget)
 	r.atMost("latency of a lone caller, of the single statement by the same driver", r.compare(sideLone, sideLoneBare, medianLatency), loneTarget)
 	r.tell("the same, of the single statement by pgbench", r.compare(sideLone, sideLoneBench, medianLatency))
+	r.atLeast("throughput on one store while its events are published, of that without", r.throughput(sideTold, sideHot), toldTarget)
+	r.tell("the same over all stores", r.throughput(sideSpreadTold, sideSpread))
 	r.tell("throughput on one store, on SQLite, of the single statement", r.throughput(sideLite, sideLiteBare))
 	r.tell("over HTTP, all for one store", figure{Value: r.Medians[sideHTTP].Throughput, Unit: "/s"})
 	r.tell("over HTTP, p99", figure{Value: inMilliseconds(r.Medians[sideHTTP].P99), Unit: " ms"})
@@ -108,6 +115,10 @@ func (cmd creditsCmd) sides(b *books, f *fleet) ([]side, map[string]func(context
 		}},
 		{sideSpreadBare, "statement, all stores", func(ctx context.Context) (result, error) {
 			return pgbench(ctx, b.url, cmd.Clients, cmd.Stores, cmd.Duration)
+		}},
+		{sideTold, "ledger, one store, events published", func(ctx context.Context) (result, error) { return pg.told(ctx, cmd.Callers, 1, cmd.Duration) }},
+		{sideSpreadTold, "ledger, all stores, events published", func(ctx context.Context) (result, error) {
+			return pg.told(ctx, cmd.Callers, cmd.Stores, cmd.Duration)
 		}},
 		{sideLone, "ledger, one caller", func(ctx context.Context) (result, error) { return pg.spends(ctx, 1, 1, cmd.Duration) }},
 		{sideLoneBare, "statement, one caller", func(ctx context.Context) (result, error) { return pg.statements(ctx, 1, cmd.Duration) }},
@@ -251,6 +262,32 @@ func (b *book) openStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) 
 	}
 	_, err := b.ledger.Grant(ctx, tx, id, riches)
 	return err
+}
+
+// told is spends while a publisher writes the events of these spends, and no earlier ones.
+func (b *book) told(ctx context.Context, callers, stores int, duration time.Duration) (result, error) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	queue, err := jobs.New(b.db, log, jobs.Options{})
+	if err != nil {
+		return result{}, err
+	}
+	err = b.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO published_credits (store_id, seq) SELECT store_id, seq FROM credit_balances WHERE TRUE
+			ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq`)
+		return err
+	})
+	if err != nil {
+		return result{}, err
+	}
+	followed := *b
+	followed.ledger = credits.New(b.db)
+	publisher := webhooks.New(b.db, followed.ledger, queue, webhooks.Options{Process: "bench", Log: log})
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { publisher.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	return followed.spends(ctx, callers, stores, duration)
 }
 
 // spends makes callers spend on the given number of stores through the ledger.
