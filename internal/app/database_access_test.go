@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -30,7 +31,7 @@ func newManagedWorld(t *testing.T, raw string) (w *storeWorld, flags []string) {
 	t.Cleanup(func() {
 		info, err := tenantdb.ReadInfo(context.Background(), w.Master, store)
 		testkit.Must(t, err)
-		testkit.Must(t, w.Tenants.DropManaged(context.Background(), store, *info))
+		testkit.Must(t, managed.New(w.Master, w.Tenants).Drop(context.Background(), store, *info))
 	})
 	return w, []string{"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(), "--managed-database-url=" + cfg.ManagedDatabaseURL.Reveal()}
 }

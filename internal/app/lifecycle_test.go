@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -201,7 +202,7 @@ func TestManagedServer(t *testing.T) {
 				err := s.Master.Get(t.Context(), &n, `SELECT count(*) FROM store_databases`)
 				return err == nil && n == 0
 			})
-			if orphans, err := testkit.Collect(s.Tenants.Orphans(t.Context())); err != nil || len(orphans) > 0 {
+			if orphans, err := testkit.Collect(managed.New(s.Master, s.Tenants).Orphans(t.Context())); err != nil || len(orphans) > 0 {
 				t.Errorf("left: %v, %v", orphans, err)
 			}
 		})

@@ -26,6 +26,7 @@ import (
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 )
 
 // Service makes and uses archives. It is safe for concurrent use.
@@ -33,6 +34,7 @@ type Service struct {
 	db           *masterdb.DB
 	registry     *stores.Registry
 	tenants      *tenantdb.Manager
+	managed      *managed.Databases
 	provisioning *provisioning.Service
 	queue        *jobs.Queue
 	storage      archive.Storage
@@ -103,7 +105,7 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	return &Service{
 		metrics: newMetrics(),
-		db:      db, registry: registry, tenants: tenants, provisioning: p, queue: queue, storage: storage, ring: ring, log: log, opts: opts,
+		db:      db, registry: registry, tenants: tenants, managed: managed.New(db, tenants), provisioning: p, queue: queue, storage: storage, ring: ring, log: log, opts: opts,
 		process: lease.NewProcess(opts.Process), slots: make(chan struct{}, atOnce),
 	}
 }

@@ -135,7 +135,7 @@ func (s *Service) openTarget(ctx context.Context, store stoa.StoreID) (_ *tenant
 	if err != nil {
 		return nil, false, err
 	}
-	if err := s.tenants.MakeManaged(ctx, c); err != nil {
+	if err := s.managed.Make(ctx, c); err != nil {
 		return nil, false, err
 	}
 	db, err := s.tenants.OpenUnleased(c)

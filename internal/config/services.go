@@ -22,7 +22,6 @@ import (
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/ratelimit"
 	"github.com/stoahq/stoa/internal/supabase"
-	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
@@ -129,12 +128,12 @@ func pemFile(path string) (string, error) {
 
 // ManagedServer returns the server on which managed databases are created, or nil
 // without the setting. A CA file that cannot be read is reported separately.
-func (c *Config) ManagedServer() (*tenantdb.Server, error) {
+func (c *Config) ManagedServer() (*credential.Server, error) {
 	if c.ManagedDatabaseURL.IsZero() {
 		return nil, nil //nolint:nilnil // documented: no server
 	}
 	ca, _ := pemFile(c.ManagedDatabaseCA)
-	return tenantdb.ParseServer(c.ManagedDatabaseURL, ca)
+	return credential.ParseServer(c.ManagedDatabaseURL, ca)
 }
 
 // SupabaseRules returns the rules that distinguish Supabase's servers, or those of a

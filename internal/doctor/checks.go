@@ -19,6 +19,8 @@ import (
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/webhooks"
 )
 
@@ -56,10 +58,10 @@ func CheckSupabase(ctx context.Context, cfg *config.Config) (string, error) {
 
 // checkManaged checks that managed databases can be created on the operator's
 // server.
-func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) {
+func checkManaged(ctx context.Context, server *credential.Server) (string, error) {
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Managed: server})
 	defer m.Close(ctx) //nolint:errcheck // no connection is in use
-	version, err := m.CheckServer(ctx)
+	version, err := managed.New(nil, m).CheckServer(ctx)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", server, err)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 )
 
 // Service moves stores. It is safe for concurrent use.
@@ -28,6 +29,7 @@ type Service struct {
 	db        *masterdb.DB
 	registry  *stores.Registry
 	tenants   *tenantdb.Manager
+	managed   *managed.Databases
 	databases *provisioning.Service
 	queue     *jobs.Queue
 	log       *slog.Logger
@@ -69,7 +71,7 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Process == "" {
 		opts.Process = rand.Text()
 	}
-	return &Service{db: db, registry: registry, tenants: tenants, databases: databases, queue: queue, log: log, opts: opts, process: lease.NewProcess(opts.Process), slots: make(chan struct{}, atOnce)}
+	return &Service{db: db, registry: registry, tenants: tenants, managed: managed.New(db, tenants), databases: databases, queue: queue, log: log, opts: opts, process: lease.NewProcess(opts.Process), slots: make(chan struct{}, atOnce)}
 }
 
 // Keep returns how long a move can be rolled back.
@@ -91,7 +93,7 @@ func (s *Service) Engines(ctx context.Context, store stoa.StoreID, now tenantdb.
 		all = []credential.EngineName{server, credential.SQLite}
 	}
 	for _, engine := range all {
-		c, err := s.tenants.NewManagedOn(ctx, store, engine)
+		c, err := s.managed.NewCredentialsOn(ctx, store, engine)
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +127,7 @@ func (s *Service) begin(ctx context.Context, p authz.Principal, store stoa.Store
 	c := to.Credentials
 	var err error
 	if to.Managed != "" {
-		c, err = s.tenants.NewManagedOn(ctx, store, to.Managed)
+		c, err = s.managed.NewCredentialsOn(ctx, store, to.Managed)
 	} else {
 		c.Adopt = false
 		err = s.tenants.Validate(&c)

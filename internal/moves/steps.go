@@ -285,7 +285,7 @@ const dropTries = 60
 // remove drops a managed database. In one of the owner's own it calls do.
 func (e *execution) remove(ctx context.Context, place Place, do func(side) error, envelope string, r role) error {
 	if place.Kind == credential.Managed {
-		return e.tenants.DropManaged(ctx, e.move.StoreID, place.info())
+		return e.managed.Drop(ctx, e.move.StoreID, place.info())
 	}
 	return e.clean(ctx, place, do, envelope, r, undoTries)
 }

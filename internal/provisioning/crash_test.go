@@ -66,7 +66,7 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 		for name, first := range map[string]func(*testing.T, fixture, stoa.StoreID, authz.Principal) Run{
 			"of a job": func(t *testing.T, b fixture, store stoa.StoreID, p authz.Principal) Run {
 				t.Helper()
-				run, err := b.Connect(t.Context(), p, store, managed)
+				run, err := b.Connect(t.Context(), p, store, managedCredentials)
 				testkit.Must(t, err)
 				w, err := b.Service.begin(t.Context(), job(run))
 				testkit.Must(t, err)
@@ -117,7 +117,7 @@ func TestProgressForgivesACrash(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p, s := b.store(t)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		for i := range 4 {
 			w, err := b.Service.begin(t.Context(), job(run))
@@ -141,7 +141,7 @@ func TestHandOverIsNoCrash(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p, s := b.store(t)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		for range 2 * maxCrashes {
 			w, err := b.Service.begin(t.Context(), job(run))
@@ -169,7 +169,7 @@ func TestRetryForgetsCrashes(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p, s := b.store(t)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		for range maxCrashes {
 			w, err := b.Service.begin(t.Context(), job(run))

@@ -15,7 +15,7 @@ func TestJoinEvents(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	p, s := b.store(t)
-	run, err := b.Connect(t.Context(), p, s.ID, managed)
+	run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 	testkit.Must(t, err)
 	woken, leave := b.JoinEvents(run.ID)
 	others, leaveOthers := b.JoinEvents(stoa.NewID[stoa.RunID]())

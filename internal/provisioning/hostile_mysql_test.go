@@ -101,7 +101,7 @@ func TestHostileMySQLServer(t *testing.T) {
 					t.Errorf("the test found %+v", found.Fault)
 				}
 				b.failed(t, p, b.connect(t, p, s.ID, c), tt.step, tt.code)
-				b.succeeded(t, p, b.connect(t, p, s.ID, managed))
+				b.succeeded(t, p, b.connect(t, p, s.ID, managedCredentials))
 			})
 		}
 	})

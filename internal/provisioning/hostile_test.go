@@ -111,20 +111,20 @@ func TestStoreStaysUsable(t *testing.T) {
 				for way := range ways {
 					t.Run(fmt.Sprintf("%s/%s/%s", step.name, in.name, way), func(t *testing.T) {
 						p, s := b.store(t)
-						run, err := b.Connect(t.Context(), p, s.ID, managed)
+						run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 						testkit.Must(t, err)
 						b.disturbed(t, run, i, in, false)
 						run, err = b.Latest(t.Context(), p, s.ID)
 						testkit.Must(t, err)
 						b.failed(t, p, run, step.name, in.code)
-						b.goesOn(t, p, s.ID, way, managed)
+						b.goesOn(t, p, s.ID, way, managedCredentials)
 					})
 				}
 			}
 			for way := range ways {
 				t.Run(step.name+"/deaths/"+way, func(t *testing.T) {
 					p, s := b.store(t)
-					run, err := b.Connect(t.Context(), p, s.ID, managed)
+					run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 					testkit.Must(t, err)
 					w, err := b.Service.begin(t.Context(), job(run))
 					testkit.Must(t, err)
@@ -139,7 +139,7 @@ func TestStoreStaysUsable(t *testing.T) {
 					run, err = b.Latest(t.Context(), p, s.ID)
 					testkit.Must(t, err)
 					b.failed(t, p, run, step.name, stoa.ProvisioningCrashed)
-					b.goesOn(t, p, s.ID, way, managed)
+					b.goesOn(t, p, s.ID, way, managedCredentials)
 				})
 			}
 		}
@@ -252,7 +252,7 @@ func TestHostileServerLeavesTheStoreUsable(t *testing.T) {
 					if run.State != Failed {
 						t.Errorf("the run is %s at %s", run.State, run.Step)
 					}
-					b.goesOn(t, p, s.ID, "connect", managed)
+					b.goesOn(t, p, s.ID, "connect", managedCredentials)
 				})
 			}
 		}
@@ -271,7 +271,7 @@ func TestFaultOfAnyWords(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				p, s := b.store(t)
-				run, err := b.Connect(t.Context(), p, s.ID, managed)
+				run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 				testkit.Must(t, err)
 				b.disturbed(t, run, 0, injection{end: func(context.Context) error { return stoa.Errorf(stoa.DatabaseNotEmpty, "%s", words) }}, false)
 				run, err = b.Latest(t.Context(), p, s.ID)

@@ -11,8 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/stores"
-	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 )
 
 // The kinds of inconsistencies that cannot be found in the registry alone.
@@ -183,7 +183,7 @@ func (s *Service) registryInconsistencies(ctx context.Context) iter.Seq2[Inconsi
 // orphans yields the managed databases that belong to no store, such as one that
 // remained when a store was connected to its merchant's own database after a failed run.
 func (s *Service) orphans(ctx context.Context) iter.Seq2[Inconsistency, error] {
-	return described(s.tenants.Orphans(ctx), func(o tenantdb.Orphan) Inconsistency {
+	return described(s.managed.Orphans(ctx), func(o managed.Orphan) Inconsistency {
 		where := "on the server " + o.Place
 		if o.Engine == credential.SQLite {
 			where = "in the file " + o.Place
@@ -192,7 +192,7 @@ func (s *Service) orphans(ctx context.Context) iter.Seq2[Inconsistency, error] {
 			Kind: OrphanDatabase, Name: o.Name,
 			Detail: "a managed database that belongs to no store, " + where,
 			Remedy: "look at it; if nobody needs it, a repair drops it",
-			repair: func(ctx context.Context) error { return s.tenants.DropOrphan(ctx, o) },
+			repair: func(ctx context.Context) error { return s.managed.DropOrphan(ctx, o) },
 		}
 	})
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/stores"
-	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
@@ -35,7 +34,7 @@ func eachManaged(t *testing.T, test func(t *testing.T, b fixture, engine credent
 		for _, engine := range engines {
 			t.Run(string(engine), func(t *testing.T) {
 				shared, d := newPlatform(t), &door{}
-				shared.managed = d.server(t, engine)
+				shared.server = d.server(t, engine)
 				b := setupWith(t, db, shared, jobs.Options{}, nil)
 				t.Cleanup(func() { b.dropManaged(t) })
 				test(t, b, engine, d)
@@ -44,7 +43,7 @@ func eachManaged(t *testing.T, test func(t *testing.T, b fixture, engine credent
 	})
 }
 
-func (d *door) server(t *testing.T, engine credential.EngineName) *tenantdb.Server {
+func (d *door) server(t *testing.T, engine credential.EngineName) *credential.Server {
 	t.Helper()
 	env := tenantdbtest.PostgresEnv
 	if engine == credential.MySQL {
@@ -70,7 +69,7 @@ func (d *door) server(t *testing.T, engine credential.EngineName) *tenantdb.Serv
 		}
 	}()
 	u.Host, u.Path, u.RawQuery = listener.Addr().String(), "/", "sslmode=disable"
-	server, err := tenantdb.ParseServer(keyring.NewSecret(u.String()), "")
+	server, err := credential.ParseServer(keyring.NewSecret(u.String()), "")
 	testkit.Must(t, err)
 	return server
 }
@@ -83,10 +82,10 @@ func (b fixture) dropManaged(t *testing.T) {
 		_, err := tx.Exec(ctx, `DELETE FROM store_databases`)
 		return err
 	}))
-	orphans, err := testkit.Collect(b.tenants.Orphans(ctx))
+	orphans, err := testkit.Collect(b.managed.Orphans(ctx))
 	testkit.Must(t, err)
 	for _, s := range orphans {
-		testkit.Must(t, b.tenants.DropOrphan(ctx, s))
+		testkit.Must(t, b.managed.DropOrphan(ctx, s))
 	}
 }
 
@@ -134,7 +133,7 @@ func TestManagedLife(t *testing.T) {
 		if n := b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`); n != 0 {
 			t.Error("the registry still has the database")
 		}
-		if orphans, err := testkit.Collect(b.tenants.Orphans(t.Context())); err != nil || len(orphans) > 0 {
+		if orphans, err := testkit.Collect(b.managed.Orphans(t.Context())); err != nil || len(orphans) > 0 {
 			t.Errorf("left on the server: %v, %v", orphans, err)
 		}
 	})
@@ -161,11 +160,11 @@ func TestManagedConnectDies(t *testing.T) {
 		// after the creation and before the record.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
 		testkit.Must(t, err)
-		if orphans, err := testkit.Collect(b.tenants.Orphans(t.Context())); err != nil || len(orphans) > 0 || c.Password.IsZero() {
+		if orphans, err := testkit.Collect(b.managed.Orphans(t.Context())); err != nil || len(orphans) > 0 || c.Password.IsZero() {
 			t.Fatalf("before the run: %v, %v", orphans, err)
 		}
 		w := b.begin(t, run)
-		testkit.Must(t, b.tenants.MakeManaged(t.Context(), c))
+		testkit.Must(t, b.managed.Make(t.Context(), c))
 		w.close()
 		b.resumable(t, p, run)
 		b.expireLease(t, run.ID)

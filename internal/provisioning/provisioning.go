@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 )
 
 // Service provisions stores. It is safe for concurrent use.
@@ -29,6 +30,7 @@ type Service struct {
 	db       *masterdb.DB
 	registry *stores.Registry
 	tenants  *tenantdb.Manager
+	managed  *managed.Databases
 	queue    *jobs.Queue
 	log      *slog.Logger
 	opts     Options
@@ -75,7 +77,7 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	return &Service{
 		ended: newRunsTotal(),
-		db:    db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts,
+		db:    db, registry: registry, tenants: tenants, managed: managed.New(db, tenants), queue: queue, log: log, opts: opts,
 		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, eventTopic), poll: lease.Poll,
 	}
 }
@@ -106,7 +108,7 @@ func (s *Service) Connect(ctx context.Context, p authz.Principal, store stoa.Sto
 func (s *Service) connect(ctx context.Context, r request) (_ Run, err error) {
 	c := &r.credentials
 	if c.Kind == credential.Managed {
-		*c, err = s.tenants.NewManaged(ctx, r.store)
+		*c, err = s.managed.NewCredentials(ctx, r.store)
 	} else {
 		err = s.tenants.Validate(c)
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
-var managed = credential.Credentials{Kind: credential.Managed}
+var managedCredentials = credential.Credentials{Kind: credential.Managed}
 
 // setupQuick returns a replica with short leases.
 func setupQuick(t *testing.T, db *masterdb.DB, shared platform) fixture {
@@ -37,7 +37,7 @@ func TestDeadProcess(t *testing.T) {
 		shared := newPlatform(t)
 		dead := setupQuick(t, db, shared)
 		p, s := dead.store(t)
-		run, err := dead.Connect(t.Context(), p, s.ID, managed)
+		run, err := dead.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		w := dead.begin(t, run)
 		w.doStep(t, 0)
@@ -63,7 +63,7 @@ func TestReconcile(t *testing.T) {
 		b := setup(t, db)
 		connect := func() Run {
 			p, s := b.store(t)
-			run, err := b.Connect(t.Context(), p, s.ID, managed)
+			run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 			testkit.Must(t, err)
 			return run
 		}
@@ -147,7 +147,7 @@ func TestLeaseIsRenewed(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setupQuick(t, db, newPlatform(t))
 		p, s := b.store(t)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		w := b.begin(t, run)
 		var first, now struct{ ClaimedUntil time.Time }
@@ -273,7 +273,7 @@ func TestEvents(t *testing.T) {
 		_, _, err = b.Events(t.Context(), b.user(t), s.ID, Position{})
 		wantCode(t, err, stoa.StoreNotFound)
 		repair := b.takeHostname(t, s)
-		first, err := b.Connect(t.Context(), p, s.ID, managed)
+		first, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		if _, ended, err := b.Events(t.Context(), b.member(t, s.ID, authz.Viewer), s.ID, Position{}); err != nil || ended {
 			t.Errorf("a run that has not begun: ended %t, %v", ended, err)
@@ -288,7 +288,7 @@ func TestEvents(t *testing.T) {
 		if len(whole) <= len(half) || whole[len(whole)-1].State != Failed || whole[len(whole)-1].Attempt != 2 {
 			t.Errorf("%d events, then %d: %+v", len(half), len(whole), whole)
 		}
-		second, err := b.Connect(t.Context(), p, s.ID, managed)
+		second, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		testkit.Must(t, b.Provision(t.Context(), job(second)))
 		// Read from the middle of the first run to the end of the second.
@@ -351,7 +351,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 		living.present(t, living.process.Name())
 		begin := func() (authz.Principal, Run) {
 			p, s := dead.store(t)
-			run, err := dead.Connect(t.Context(), p, s.ID, managed)
+			run, err := dead.Connect(t.Context(), p, s.ID, managedCredentials)
 			testkit.Must(t, err)
 			dead.begin(t, run).close()
 			dead.expireLease(t, run.ID) // by the clock of a machine that is fast
@@ -404,7 +404,7 @@ func TestOwnLeaseExpires(t *testing.T) {
 		b := setup(t, db)
 		b.present(t, b.process.Name())
 		p, s := b.store(t)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		b.begin(t, run).close()
 		b.exec(t, `DELETE FROM river_job`)

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
-	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 )
 
 // A reset stores the new password as planned, sets it at the server, stores it as the
@@ -136,12 +136,12 @@ func (s *Service) finishReset(ctx context.Context, store stoa.StoreID, a credent
 		return c, err
 	}
 	if next := c.ResetOf(a).Next; !next.IsZero() {
-		mark, err := s.tenants.SetPassword(ctx, c, a, next, func() (bool, error) {
+		mark, err := s.managed.SetPassword(ctx, c, a, next, func() (bool, error) {
 			now, err := s.tenants.Load(ctx, s.db, store)
 			return now.ResetOf(a).Next == next, err
 		})
 		switch {
-		case errors.Is(err, tenantdb.ErrSuperseded): // another execution has completed it
+		case errors.Is(err, managed.ErrSuperseded): // another execution has completed it
 		case err != nil:
 			s.log.WarnContext(ctx, "password of a managed database not set", "store_id", store.String(), "access", string(a), "err", err)
 			return c, err
@@ -199,14 +199,14 @@ func (s *Service) endSessions(ctx context.Context, c credential.Credentials, a c
 	tick := time.NewTicker(sessionsPoll)
 	defer tick.Stop()
 	for {
-		which := tenantdb.NoSessions
+		which := managed.NoSessions
 		switch waited := time.Since(start); {
 		case waited > busySessionsEnd:
-			which = tenantdb.AllSessions
+			which = managed.AllSessions
 		case waited > idleSessionsEnd:
-			which = tenantdb.IdleSessions
+			which = managed.IdleSessions
 		}
-		found, err := s.tenants.EndSessions(ctx, c, a, c.ResetOf(a).Since, which)
+		found, err := s.managed.EndSessions(ctx, c, a, c.ResetOf(a).Since, which)
 		if err != nil || found == 0 {
 			return err
 		}

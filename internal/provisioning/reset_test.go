@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
@@ -151,15 +152,15 @@ func TestResetPasswordInterrupted(t *testing.T) {
 		_, err = b.replica(t).visit(t.Context(), s)
 		testkit.Must(t, err)
 
-		_, err = b.tenants.SetPassword(t.Context(), c, credential.FullAccess, next, func() (bool, error) { return false, nil })
-		if !errors.Is(err, tenantdb.ErrSuperseded) {
+		_, err = b.managed.SetPassword(t.Context(), c, credential.FullAccess, next, func() (bool, error) { return false, nil })
+		if !errors.Is(err, managed.ErrSuperseded) {
 			t.Errorf("superseded: %v", err)
 		}
 		_, err = b.session(t, old)
 		testkit.Must(t, err)
-		mark, err := b.tenants.SetPassword(t.Context(), c, credential.FullAccess, next, func() (bool, error) { return true, nil })
+		mark, err := b.managed.SetPassword(t.Context(), c, credential.FullAccess, next, func() (bool, error) { return true, nil })
 		testkit.Must(t, err)
-		_, err = b.tenants.EndSessions(t.Context(), c, credential.FullAccess, mark, tenantdb.AllSessions)
+		_, err = b.managed.EndSessions(t.Context(), c, credential.FullAccess, mark, managed.AllSessions)
 		testkit.Must(t, err)
 		_, err = running.visit(t.Context(), s)
 		testkit.Must(t, err)
@@ -182,7 +183,7 @@ func TestResetPasswordInterrupted(t *testing.T) {
 		// What is shown after an interruption is valid.
 		c, err = b.planPassword(t.Context(), s.ID, credential.FullAccess, &p)
 		testkit.Must(t, err)
-		_, err = b.tenants.SetPassword(t.Context(), c, credential.FullAccess, c.Reset.Next, func() (bool, error) { return true, nil })
+		_, err = b.managed.SetPassword(t.Context(), c, credential.FullAccess, c.Reset.Next, func() (bool, error) { return true, nil })
 		testkit.Must(t, err)
 		_, err = b.session(t, b.reach(t, p, s.ID, credential.FullAccess))
 		testkit.Must(t, err)

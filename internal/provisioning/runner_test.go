@@ -35,7 +35,7 @@ func TestRunBeginsInProcess(t *testing.T) {
 		b.startInProcess(t)
 		p, s := b.store(t)
 		repair := b.takeHostname(t, s)
-		begun, err := b.Connect(t.Context(), p, s.ID, managed)
+		begun, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		if begun.State != Running || begun.Step != order[0] || begun.StartedAt == nil || begun.Steps[0].State != Running || len(begun.Steps) != len(order) {
 			t.Errorf("the run is %+v", begun)
@@ -68,7 +68,7 @@ func TestNoFreeSlot(t *testing.T) {
 		b.slots.free = 0
 		b.slots.mu.Unlock()
 		other, o := b.store(t)
-		queued, err := b.Connect(t.Context(), other, o.ID, managed)
+		queued, err := b.Connect(t.Context(), other, o.ID, managedCredentials)
 		testkit.Must(t, err)
 		if n := b.count(t, `river_job`); n != 1 || queued.State != Queued {
 			t.Errorf("%d jobs for a run that is %s", n, queued.State)
@@ -78,7 +78,7 @@ func TestNoFreeSlot(t *testing.T) {
 		g.drop() // the step connect is repeated
 		b.succeeded(t, p, b.wait(t, held))
 		third, r := b.store(t)
-		here, err := b.Connect(t.Context(), third, r.ID, managed) // in the slot that is free again
+		here, err := b.Connect(t.Context(), third, r.ID, managedCredentials) // in the slot that is free again
 		testkit.Must(t, err)
 		b.succeeded(t, third, b.wait(t, here))
 		if n := b.count(t, `river_job`); n != 1 {
@@ -108,7 +108,7 @@ func TestStopHandsOver(t *testing.T) {
 			t.Errorf("%d runs are without an owner, %d jobs", n, first.count(t, `river_job`))
 		}
 		other, o := first.store(t)
-		late, err := first.Connect(t.Context(), other, o.ID, managed) // by a request that is still in progress
+		late, err := first.Connect(t.Context(), other, o.ID, managedCredentials) // by a request that is still in progress
 		testkit.Must(t, err)
 		second := setupWith(t, db, shared, jobs.Options{}, dial.Loopback).start(t)
 		second.succeeded(t, p, second.wait(t, run))
@@ -184,7 +184,7 @@ func TestPanicBeforeTheRun(t *testing.T) {
 		tenants := b.tenants
 		defer func() { b.tenants = tenants }()
 		b.tenants = nil
-		_, _ = b.Service.start(t.Context(), request{principal: p, store: s.ID, credentials: managed})
+		_, _ = b.Service.start(t.Context(), request{principal: p, store: s.ID, credentials: managedCredentials})
 	}()
 	if b.slots.free != maxInProcess {
 		t.Errorf("%d of %d slots are free", b.slots.free, maxInProcess)
@@ -199,7 +199,7 @@ func TestPanicInProcess(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		repair := b.takeHostname(t, s)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		repair()

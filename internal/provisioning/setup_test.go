@@ -32,7 +32,7 @@ import (
 type platform struct {
 	ring    *keyring.Ring
 	dataDir string
-	managed *tenantdb.Server // nil means that managed databases are embedded
+	server  *credential.Server // nil means that managed databases are embedded
 
 	supabase *credential.SupabaseRules // nil means those of tenantdbtest
 }
@@ -70,7 +70,7 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	}
 	tenants := tenantdb.NewManager(db, shared.ring, tenantdb.Options{
 		DataDir: shared.dataDir, Dialer: dial.Dialer{Allow: allow}, Supabase: rules,
-		Managed: shared.managed,
+		Managed: shared.server,
 	})
 	t.Cleanup(func() { testkit.Must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)

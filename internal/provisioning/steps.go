@@ -97,7 +97,7 @@ func (e *execution) connect(ctx context.Context) error {
 	// The credentials of a managed database were saved before the run started. After an
 	// interruption, the next execution finds the existing role, database and grants and
 	// completes them.
-	if err := e.tenants.MakeManaged(ctx, e.database.Credentials); err != nil {
+	if err := e.managed.Make(ctx, e.database.Credentials); err != nil {
 		return err
 	}
 	if err := e.tenant.Ping(ctx); err != nil {

@@ -31,7 +31,7 @@ func (s *Service) TestTarget(ctx context.Context, p authz.Principal, store stoa.
 // store's. It returns the credentials to be used from then on. It can be repeated. The
 // caller closes the database.
 func (s *Service) OpenTarget(ctx context.Context, store stoa.StoreID, c credential.Credentials) (_ *tenantdb.DB, _ credential.Credentials, in tenantdb.Inspection, err error) {
-	if err := s.tenants.MakeManaged(ctx, c); err != nil {
+	if err := s.managed.Make(ctx, c); err != nil {
 		return nil, c, in, err
 	}
 	db, err := s.tenants.OpenUnleased(c)

@@ -57,7 +57,7 @@ func TestWaitIsWoken(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		repair := b.takeHostname(t, s)
-		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 		testkit.Must(t, err)
 		ended := b.waitFor(t, run)
 		testkit.Must(t, b.Provision(t.Context(), job(run)))
@@ -94,7 +94,7 @@ func TestWaitAtAnotherReplica(t *testing.T) {
 	})
 	<-listening
 	p, s := b.store(t)
-	run, err := b.Connect(t.Context(), p, s.ID, managed)
+	run, err := b.Connect(t.Context(), p, s.ID, managedCredentials)
 	testkit.Must(t, err)
 	ended := b.waitFor(t, run)
 	testkit.Must(t, worker.Provision(t.Context(), job(run)))

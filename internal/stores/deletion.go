@@ -113,7 +113,7 @@ func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 		return err
 	}
 	r.tenants.Forget(job.StoreID)
-	if err := r.tenants.DropManaged(ctx, job.StoreID, *info); err != nil {
+	if err := r.managed.Drop(ctx, job.StoreID, *info); err != nil {
 		return r.recordDropFailure(ctx, job.StoreID, err)
 	}
 	r.log.InfoContext(ctx, "store deleted", "store", job.StoreID.String(), "database", string(info.Kind))

@@ -246,7 +246,7 @@ func TestDeletionInterrupted(t *testing.T) {
 				testkit.Must(t, err)
 				info, err := tenantdb.ReadInfo(t.Context(), db, job.StoreID)
 				testkit.Must(t, err)
-				testkit.Must(t, b.tenants.DropManaged(t.Context(), job.StoreID, *info))
+				testkit.Must(t, b.managed.Drop(t.Context(), job.StoreID, *info))
 			},
 		} {
 			p := b.user(t)

@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/traffic"
 )
 
@@ -64,6 +65,7 @@ type Registry struct {
 	db        *masterdb.DB
 	ledger    *credits.Ledger
 	tenants   *tenantdb.Manager
+	managed   *managed.Databases
 	queue     *jobs.Queue
 	hostnames *hostnames.Service
 	cloud     *link.Service    // see UseCloud
@@ -78,7 +80,7 @@ type Registry struct {
 // service.
 func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, hosts *hostnames.Service, log *slog.Logger) *Registry {
 	return &Registry{
-		db: db, ledger: ledger, tenants: tenants, queue: queue, hostnames: hosts,
+		db: db, ledger: ledger, tenants: tenants, managed: managed.New(db, tenants), queue: queue, hostnames: hosts,
 		grace: DefaultGrace, keepSlugs: DefaultKeepSlugs, log: log,
 	}
 }

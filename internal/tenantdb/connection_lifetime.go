@@ -47,7 +47,7 @@ func (l lifetime) expireAll() {
 // ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE,
 // ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
 func isReadOnly(err error) bool {
-	return isState(err, "25006") || isMySQL(err, 1290, 1836, 1792)
+	return IsState(err, "25006") || IsMySQL(err, 1290, 1836, 1792)
 }
 
 // sessionEnded reports whether the server has ended the session, possibly
@@ -61,7 +61,7 @@ func sessionEnded(err error) bool {
 	if errors.As(err, &pgErr) {
 		return pgErr.SeverityUnlocalized == "FATAL" && (pgErr.Code == "57P01" || pgErr.Code == "57P05" || pgErr.Code == "25P03")
 	}
-	return isMySQL(err, 1053, 1927, 4031)
+	return IsMySQL(err, 1053, 1927, 4031)
 }
 
 // uncommitted marks an error of a transaction before its COMMIT was sent.
@@ -84,7 +84,7 @@ func beforeCommit(err error) error {
 // that wait while the trigger is created, as at the beginning of a move.
 func changedNothing(err error) bool {
 	var before uncommitted
-	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || isMySQL(err, 4031, 1146)
+	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || IsMySQL(err, 4031, 1146)
 }
 
 // checkOf returns the check of the operating system's socket under conn, or

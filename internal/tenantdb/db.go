@@ -86,6 +86,12 @@ func (db *DB) Close() error {
 	return db.sqlx.Close()
 }
 
+// LimitConnections sets how many connections db may have, which is not leased.
+func (db *DB) LimitConnections(n int) { db.sqlx.SetMaxOpenConns(n) }
+
+// FoundPooler returns the pooler in front of db's server, as far as it is known.
+func (db *DB) FoundPooler() credential.Pooler { return db.pinned.poolerOf(db.credentials) }
+
 // Ping checks that a connection can be made. Every failure counts as a failure
 // of the database.
 func (db *DB) Ping(ctx context.Context) error { return db.do(ctx, db.ping) }

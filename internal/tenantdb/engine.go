@@ -63,6 +63,11 @@ type Inspection struct {
 	Tables []string
 }
 
+// setRelease describes the server by its release.
+func (in *Inspection) setRelease(r Release) {
+	in.Version, in.Minimum, in.Supported = r.Version, r.Product+" "+r.Minimum, r.Supported()
+}
+
 // maxTables is the maximum number of tables that Inspect lists. A database with
 // more tables is refused, because it is not dedicated to a store.
 const maxTables = 10_000
@@ -173,6 +178,16 @@ func networkFault(err error) *stoa.Error {
 	}
 	return nil
 }
+
+// Release is the version of a database server that runs.
+type Release struct {
+	Product string // such as "MariaDB"
+	Version string // as the server reports it
+	Minimum string // the oldest version that Stoa works with
+}
+
+// Supported reports whether the server is not older than the oldest that is.
+func (r Release) Supported() bool { return atLeast(r.Version, r.Minimum) }
 
 // atLeast reports whether a dotted version is at least minimum, such as 8.0.16
 // and 8.0.

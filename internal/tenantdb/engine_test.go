@@ -107,8 +107,8 @@ func TestEnginesAreKnownInFewPlaces(t *testing.T) {
 	t.Parallel()
 	known := map[string]string{
 		"engine.go": "the registry", "supabase.go": "makes its credentials", "extensions.go": "PostgreSQL's", "exposure.go": "PostgreSQL's", "postgres.go": "PostgreSQL's",
-		"managed.go": "servers of managed databases", "managed_password.go": "read access on PostgreSQL",
-		"adopt.go": "moves a file", "database_record.go": "names a file by its store", "orphans.go": "finds files", "pool_open.go": "looks whether a file is there",
+		"managed_server.go": "managed databases without a server are files",
+		"adopt.go":          "moves a file", "database_record.go": "names a file by its store", "pool_open.go": "looks whether a file is there",
 		"scratch.go": "makes a file", "tables.go": "order of tables, the same on all engines",
 	}
 	name := regexp.MustCompile(`credential\.(SQLite|PostgreSQL|MySQL|Supabase)\b`)
@@ -128,7 +128,7 @@ func TestEnginesAreKnownInFewPlaces(t *testing.T) {
 
 func TestEnginesOnNewerServers(t *testing.T) {
 	t.Parallel()
-	tenantdbtest.OnNewerServers(t, "TestEngines", "TestEveryServerError", "TestManagedAgain", "TestCheckServer")
+	tenantdbtest.OnNewerServers(t, "TestEngines", "TestEveryServerError")
 }
 
 // things creates a table for tests.

@@ -144,10 +144,6 @@ func (s *sessionState) Startup() (all []string) {
 	return all
 }
 
-// FoundPooler returns the pooler in front of db's server, as far as it is
-// known.
-func (db *DB) FoundPooler() credential.Pooler { return db.pinned.poolerOf(db.credentials) }
-
 // LockMigration takes the migration lock as Migrate does.
 func (db *DB) LockMigration(ctx context.Context) (context.Context, func(), error) {
 	return db.lockMigration(ctx, &session{DB: db.sqlx.DB, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: time.Minute})

@@ -226,7 +226,7 @@ func (db *DB) execAll(ctx context.Context, statements []string) error {
 			}
 			return nil
 		})
-		if attempt == lockAttempts || !isState(err, "55P03") { // lock_not_available
+		if attempt == lockAttempts || !IsState(err, "55P03") { // lock_not_available
 			return err
 		}
 		select {

@@ -440,36 +440,3 @@ func TestMySQLWarnings(t *testing.T) {
 		t.Errorf("without rights: %s", text)
 	}
 }
-
-// TestManagedIsPrivate checks that only the store's own role may connect to a
-// managed database, whatever other accounts the server has.
-func TestManagedIsPrivate(t *testing.T) {
-	t.Parallel()
-	eachHosting(t, func(t *testing.T, h hosting) {
-		_, c := h.plan(t)
-		_, other := h.plan(t)
-		h.make(t, c)
-		h.make(t, other)
-		testkit.Must(t, h.enter(t, c))
-		stranger := other
-		stranger.Database = c.Database
-		if err := h.ping(t, stranger); err == nil {
-			t.Error("another store enters")
-		}
-		db, err := h.OpenUnleased(c)
-		testkit.Must(t, err)
-		defer db.Close() //nolint:errcheck // nothing is pending
-		if got, text := warned(t, db); len(got) > 0 {
-			t.Errorf("a managed database is warned of: %s", text)
-		}
-		if h.engine == credential.PostgreSQL {
-			var public, tables bool
-			testkit.Must(t, db.Get(t.Context(), &public, `SELECT has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')`))
-			testkit.Must(t, db.Get(t.Context(), &tables, `SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'users'
-				AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE'))`))
-			if public || tables {
-				t.Errorf("PUBLIC may connect: %v, use tables: %v", public, tables)
-			}
-		}
-	})
-}

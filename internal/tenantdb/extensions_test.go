@@ -1,7 +1,6 @@
 package tenantdb_test
 
 import (
-	"os"
 	"slices"
 	"testing"
 
@@ -20,25 +19,11 @@ func installExtensions(t *testing.T, c credential.Credentials) {
 		`ALTER EXTENSION pg_buffercache ADD TABLE public.spatial_ref_sys`, `GRANT SELECT ON public.spatial_ref_sys TO PUBLIC`)
 }
 
-// eachPostgres runs test on each available PostgreSQL server.
-func eachPostgres(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	for name, env := range postgresServers {
-		if os.Getenv(env) == "" {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Setenv(tenantdbtest.PostgresEnv, os.Getenv(env))
-			test(t)
-		})
-	}
-}
-
 // TestExtensionMembersAreNotTables checks that members of an extension do not
 // count as tables: a database that contains nothing else is empty, its schema
 // has not drifted, and no warning mentions them.
 func TestExtensionMembersAreNotTables(t *testing.T) {
-	eachPostgres(t, func(t *testing.T) {
+	tenantdbtest.EachPostgres(t, func(t *testing.T) {
 		c := tenantdbtest.Create(t, credential.PostgreSQL)
 		installExtensions(t, c)
 		db := tenantdbtest.Open(t, c)
@@ -71,7 +56,7 @@ func TestExtensionMembersAreNotTables(t *testing.T) {
 // Stoa's tables, and a table that only resembles an extension's, are still
 // reported.
 func TestTablesInTheWay(t *testing.T) {
-	eachPostgres(t, func(t *testing.T) {
+	tenantdbtest.EachPostgres(t, func(t *testing.T) {
 		for _, name := range []string{"stores", tenantdb.VersionTable, tenantdb.MarkerTable} {
 			c := tenantdbtest.Create(t, credential.PostgreSQL)
 			installExtensions(t, c)

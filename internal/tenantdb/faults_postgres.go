@@ -1,6 +1,10 @@
 package tenantdb
 
 import (
+	"errors"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/stoahq/stoa"
 )
 
@@ -67,4 +71,10 @@ func postgresFault(code string) (serverFault, bool) {
 		}
 	}
 	return serverFault{}, false
+}
+
+// IsState reports whether err is a PostgreSQL server's error with that SQLSTATE.
+func IsState(err error, state string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == state
 }

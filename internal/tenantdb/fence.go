@@ -44,7 +44,7 @@ func IsFenced(err error) bool {
 	if sqlite.HasCode(err, sqlite3.SQLITE_CONSTRAINT_TRIGGER) {
 		return strings.Contains(err.Error(), FenceMessage)
 	}
-	return isState(err, FenceState)
+	return IsState(err, FenceState)
 }
 
 // afterMove repeats an operation if err says that the database is fenced: in the store's new

@@ -122,7 +122,7 @@ func (m *Manager) Isolate(ctx context.Context, db *DB, in Isolation, password ke
 		return credential.Credentials{}, err
 	}
 	if _, err := db.Exec(ctx, statement); err != nil {
-		if isState(err, "42501") {
+		if IsState(err, "42501") {
 			return credential.Credentials{}, stoa.Errorf(stoa.DatabasePermissionDenied, "No role for the store could be made in the project's database. "+
 				"Use the connection string of the role postgres; it must be allowed to make roles and schemas, as it is unless somebody changed it.").WithCause(err)
 		}

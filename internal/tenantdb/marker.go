@@ -52,7 +52,7 @@ func (db *DB) mark(ctx context.Context, store stoa.StoreID) error {
 // the row or, on PostgreSQL, created the table or its type: IF NOT EXISTS does
 // not wait for a concurrent creation.
 func lostRace(err error) bool {
-	return IsUnique(err) || isState(err, "42P07") || isState(err, "42710")
+	return IsUnique(err) || IsState(err, "42P07") || IsState(err, "42710")
 }
 
 // Marked reports whether a database that has MarkerTable is marked as the

@@ -19,12 +19,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// These constants are the oldest versions that enforce CHECK constraints and
-// have the JSON functions that Stoa uses.
-const (
-	minMySQL   = "8.0.16"
-	minMariaDB = "10.6"
-)
+// MySQLRelease returns the release of a server that reports a version. The minimum is the
+// oldest version that enforces CHECK constraints and has the JSON functions that Stoa uses.
+func MySQLRelease(version string) Release {
+	if strings.Contains(version, "MariaDB") {
+		return Release{Product: "MariaDB", Version: version, Minimum: "10.6"}
+	}
+	return Release{Product: "MySQL", Version: version, Minimum: "8.0.16"}
+}
 
 type mysqlEngine struct{ log *slog.Logger }
 
@@ -57,15 +59,11 @@ func (discardLogger) Print(...any) {}
 
 func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	var in Inspection
-	if err := db.Get(ctx, &in.Version, `SELECT version()`); err != nil {
+	var version string
+	if err := db.Get(ctx, &version, `SELECT version()`); err != nil {
 		return in, err
 	}
-	minimum := minMySQL
-	in.Minimum = "MySQL " + minMySQL
-	if strings.Contains(in.Version, "MariaDB") {
-		minimum, in.Minimum = minMariaDB, "MariaDB "+minMariaDB
-	}
-	in.Supported = atLeast(in.Version, minimum)
+	in.setRelease(MySQLRelease(version))
 	// MySQL has no function that reports this right. The first CREATE TABLE
 	// reports it.
 	in.MayCreate = true
@@ -77,7 +75,7 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	}
 	var readOnly string // a number on MySQL, a word on newer MariaDB; compatible servers may lack it
 	err := db.Get(ctx, &readOnly, `SELECT concat(@@global.read_only, @@global.innodb_read_only)`)
-	if err != nil && !isMySQL(err, unknownVariable) {
+	if err != nil && !IsMySQL(err, unknownVariable) {
 		return in, err
 	}
 	if err == nil && strings.Trim(strings.ReplaceAll(readOnly, "OFF", ""), "0") != "" {
@@ -154,7 +152,7 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 	if errors.As(err, &setting) {
 		return setting.fault()
 	}
-	if isMySQL(err, newAborting) {
+	if IsMySQL(err, newAborting) {
 		return initConnectFailed(err)
 	}
 	var myErr *mysql.MySQLError

@@ -49,7 +49,7 @@ func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	defer cancel()
 	plain := m.state.plain.Load()
 	conn, err := m.open(ctx)
-	if isMySQL(err, unknownVariable) && !plain {
+	if IsMySQL(err, unknownVariable) && !plain {
 		m.state.plain.Store(true)
 		conn, err = m.open(ctx)
 	}

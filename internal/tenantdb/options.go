@@ -27,7 +27,7 @@ type Options struct {
 	Dialer           dial.Dialer
 	Custom           *CustomMigrations        // the operator's migrations; nil if there are none
 	Supabase         credential.SupabaseRules // hosts, ports and certificate authorities of Supabase
-	Managed          *Server                  // where managed databases are created; nil: embedded, in DataDir
+	Managed          *credential.Server       // where managed databases are created; nil: embedded, in DataDir
 	Memory           *ratelimit.ByteBudget    // limits the memory of answers; nil: no limit
 	Log              *slog.Logger             // receives panics of drivers; default slog.Default()
 	Tracer           *tracing.Tracer          // makes the spans of statements; nil: they have none

@@ -55,7 +55,7 @@ func (db *DB) findPooler(ctx context.Context, conn *pgx.Conn, session uint32) er
 // the session that it was prepared in. Nothing was executed.
 // Source: PostgreSQL manual, appendix A: invalid_sql_statement_name,
 // duplicate_prepared_statement.
-func isPooled(err error) bool { return isState(err, "26000") || isState(err, "42P05") }
+func isPooled(err error) bool { return IsState(err, "26000") || IsState(err, "42P05") }
 
 // holdAdvisory waits for the migration lock and keeps it in a transaction on a
 // separate connection, because a transaction pooler keeps no session for longer

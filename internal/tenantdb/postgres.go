@@ -20,8 +20,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
-// minPostgres is the oldest major version on which the schema is tested.
-const minPostgres = "13"
+// PostgresRelease returns the release of a server that reports a version. The minimum is the
+// oldest major version on which the schema is tested.
+func PostgresRelease(version string) Release {
+	return Release{Product: "PostgreSQL", Version: version, Minimum: "13"}
+}
 
 type postgresEngine struct{ log *slog.Logger }
 
@@ -122,7 +125,7 @@ func (c *tlsAnswer) Read(p []byte) (int, error) {
 }
 
 func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
-	in := Inspection{Minimum: "PostgreSQL " + minPostgres}
+	var in Inspection
 	var row struct {
 		Version  string
 		Encoding string
@@ -147,9 +150,9 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	default:
 		return in, db.schemaFault()
 	}
-	in.Version, in.MayCreate = row.Version, row.Create
+	in.MayCreate = row.Create
 	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
-	in.Supported = atLeast(row.Version, minPostgres)
+	in.setRelease(PostgresRelease(row.Version))
 	names, err := storeTables()
 	if err != nil {
 		return in, err
@@ -188,7 +191,7 @@ func (db *DB) EnsureSchema(ctx context.Context) error {
 		return err
 	}
 	_, err := db.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{name}.Sanitize())
-	if isState(err, "42501") {
+	if IsState(err, "42501") {
 		return db.schemaFault().WithCause(err)
 	}
 	return err

@@ -138,8 +138,8 @@ func initConnectFailed(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseSettingRefused, "%s", e.fault().Message).WithCause(errors.Join(e, err))
 }
 
-// isMySQL reports whether err is a server error with one of the numbers.
-func isMySQL(err error, numbers ...uint16) bool {
+// IsMySQL reports whether err is a server error with one of the numbers.
+func IsMySQL(err error, numbers ...uint16) bool {
 	var answer *mysql.MySQLError
 	return errors.As(err, &answer) && slices.Contains(numbers, answer.Number)
 }

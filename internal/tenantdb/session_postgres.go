@@ -415,7 +415,7 @@ func findStore(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, here str
 func holdsIn(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, schema string) (bool, error) {
 	for _, where := range []string{MarkerTable + `" WHERE store_id = '`, `stores" WHERE id::text = '`} {
 		rows, err := simpleQuery(ctx, conn, `SELECT FROM `+pgx.Identifier{schema}.Sanitize()+`."`+where+store.String()+`'`)
-		if len(rows) > 0 || err != nil && !isState(err, "42P01") {
+		if len(rows) > 0 || err != nil && !IsState(err, "42P01") {
 			return err == nil, err
 		}
 	}

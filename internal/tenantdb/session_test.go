@@ -14,12 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
-// postgresServers maps each PostgreSQL server to the environment variable that
-// names it.
-var postgresServers = map[string]string{"PostgreSQL": tenantdbtest.PostgresEnv, "PostgreSQL 18": "STOA_TEST_POSTGRES18_URL"}
-
 func TestRoleSettings(t *testing.T) {
-	for name, env := range postgresServers {
+	for name, env := range tenantdbtest.PostgresServers {
 		if os.Getenv(env) == "" {
 			continue
 		}

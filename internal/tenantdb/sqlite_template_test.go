@@ -24,7 +24,7 @@ func (h *testManager) made(t *testing.T) (stoa.StoreID, credential.Credentials) 
 	t.Helper()
 	store := h.store(t)
 	c := credential.ManagedSQLite(store)
-	testkit.Must(t, h.MakeManaged(t.Context(), c))
+	testkit.Must(t, h.MakeEmbedded(c))
 	return store, c
 }
 
@@ -74,7 +74,7 @@ func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
 	if version != tenantdb.LatestVersion() {
 		t.Errorf("version %d", version)
 	}
-	testkit.Must(t, h.MakeManaged(t.Context(), c)) // a second call keeps the existing file
+	testkit.Must(t, h.MakeEmbedded(c)) // a second call keeps the existing file
 	if marked, err := db.Marked(t.Context(), store); !marked || err != nil {
 		t.Errorf("after a second time: marked %t, %v", marked, err)
 	}
@@ -122,7 +122,7 @@ func TestEmbeddedDatabaseIsMadeOnce(t *testing.T) {
 		errs := make(chan error, 8)
 		for range cap(errs) {
 			go func() {
-				err := h.MakeManaged(t.Context(), c)
+				err := h.MakeEmbedded(c)
 				if err == nil {
 					db, openErr := h.OpenUnleased(c)
 					if err = openErr; err == nil {
@@ -156,7 +156,7 @@ func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 			c, path := credential.ManagedSQLite(store), embeddedFile(h.dir, store)
 			testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
 			testkit.Must(t, os.WriteFile(path+suffix, []byte("half of it"), 0o600))
-			testkit.Must(t, h.MakeManaged(t.Context(), c))
+			testkit.Must(t, h.MakeEmbedded(c))
 			if _, err := os.Stat(path); !os.IsNotExist(err) {
 				t.Errorf("the file was made beside %s: %v", suffix, err)
 			}
@@ -166,7 +166,7 @@ func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 			testkit.Must(t, err)
 			migrated(t, db)
 			testkit.Must(t, db.Close())
-			testkit.Must(t, h.DropManaged(t.Context(), store, tenantdb.Info{Kind: credential.Managed, Engine: credential.SQLite}))
+			testkit.Must(t, h.RemoveEmbedded(store))
 			for _, file := range filesIn(t, h.dir) {
 				if filepath.Base(file) != "migration-lock" {
 					t.Errorf("%s is left", file)
@@ -182,5 +182,5 @@ func TestEmbeddedDatabaseCannotBeMade(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
 	testkit.Must(t, os.WriteFile(filepath.Join(h.dir, "stores"), nil, 0o600))
-	checkEmbeddedFault(t, h.MakeManaged(t.Context(), credential.ManagedSQLite(h.store(t))))
+	checkEmbeddedFault(t, h.MakeEmbedded(credential.ManagedSQLite(h.store(t))))
 }

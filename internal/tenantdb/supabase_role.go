@@ -7,12 +7,13 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // SupabaseRole returns the name of a store's role in a project, which is also
 // the name of the store's schema.
 func SupabaseRole(store stoa.StoreID) string {
-	return "stoa_" + lower.EncodeToString(store[6:]) // the random part of the id
+	return "stoa_" + credential.NamePart(store[6:]) // the random part of the id
 }
 
 // roleName matches the only names that may be inserted into the statement
@@ -35,7 +36,7 @@ func RoleStatement(role string, password keyring.Secret) (string, error) {
 	if !roleName.MatchString(role) {
 		return "", fmt.Errorf("%.80q is not the name of a store's role", role)
 	}
-	verifier, err := ScramVerifier(password)
+	verifier, err := credential.ScramVerifier(password)
 	if err != nil {
 		return "", err
 	}

@@ -1,7 +1,13 @@
 package credential
 
 import (
+	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"fmt"
 	"math/big"
 
 	"github.com/stoahq/stoa/internal/keyring"
@@ -30,4 +36,40 @@ func NewPassword() keyring.Secret {
 		}
 	}
 	return keyring.NewSecret(string(password))
+}
+
+// nameEncoding is base32 in lower case.
+var nameEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// NamePart writes random bytes as a part of a name of a database or a role. It uses only
+// letters and digits whose case no engine changes.
+func NamePart(random []byte) string { return nameEncoding.EncodeToString(random) }
+
+// ScramVerifier returns the form in which PostgreSQL stores a password and
+// accepts it in a statement, so that no log of a server contains the password.
+// The password must be ASCII: other characters would have to be normalised.
+//
+// The same password always gives the same verifier. PgBouncer signs in to the server
+// with the keys that a client proved to it; when a second caller set the same password
+// with another salt, those keys would be wrong, and PgBouncer would refuse the role for
+// its server_login_retry (15 s). The salt is therefore derived from the password, which
+// is random and used once.
+// Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
+func ScramVerifier(password keyring.Secret) (string, error) {
+	const iterations = 4096 // PostgreSQL's own value; the password has 135 random bits
+	derived := hmac.New(sha256.New, []byte(password.Reveal()))
+	derived.Write([]byte("salt of a SCRAM verifier"))
+	salt := derived.Sum(nil)[:16]
+	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
+	if err != nil {
+		return "", err
+	}
+	keyed := func(word string) []byte {
+		mac := hmac.New(sha256.New, salted)
+		mac.Write([]byte(word))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(keyed("Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(keyed("Server Key"))), nil
 }

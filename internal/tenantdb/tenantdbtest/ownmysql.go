@@ -59,7 +59,7 @@ func mySQL9(t *testing.T, dir, port string) *exec.Cmd {
 	if os.Getenv(NewerMySQLEnv) == "" {
 		t.Skip("there is no MySQL 9")
 	}
-	fetched, err := exec.CommandContext(t.Context(), "../../scripts/fetch-servers").Output()
+	fetched, err := exec.CommandContext(t.Context(), filepath.Join(moduleRoot(t), "scripts", "fetch-servers")).Output()
 	must(t, err)
 	server := filepath.Join(strings.TrimSpace(string(fetched)), "mysql-9", "mysqld")
 	run(t, dir, server, "--no-defaults", "--initialize-insecure", "--datadir="+dir+"/data", noNativeAIO, smallPool)
@@ -160,5 +160,20 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// moduleRoot returns the folder of go.mod, which is above that of the tested package.
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	start, err := os.Getwd()
+	must(t, err)
+	for dir := start; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatalf("no go.mod above %s", start)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package tenantdb_test
+package managed_test
 
 import (
 	"crypto/rand"
@@ -9,10 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -35,7 +34,7 @@ func (h hosting) works(t *testing.T) {
 	for _, a := range credential.Accesses {
 		h.resets(t, &c, a)
 	}
-	if err := h.DropManaged(t.Context(), id, infoOf(c)); err != nil {
+	if err := h.Drop(t.Context(), id, infoOf(c)); err != nil {
 		t.Error(err)
 	}
 	if left := h.names(t); left != "[]" {
@@ -56,18 +55,18 @@ func (h hosting) resets(t *testing.T, c *credential.Credentials, a credential.Ac
 		}
 		c.SetPassword(a, next)
 		if open == nil {
-			open, err = h.OpenUnleased(c.As(a))
+			open, err = h.tenants.OpenUnleased(c.As(a))
 			testkit.Must(t, err)
 			defer open.Close() //nolint:errcheck // the server ends its session
 			testkit.Must(t, open.Ping(t.Context()))
 			continue
 		}
-		found, err := h.EndSessions(t.Context(), *c, a, mark, tenantdb.IdleSessions)
+		found, err := h.EndSessions(t.Context(), *c, a, mark, managed.IdleSessions)
 		if err != nil || found == 0 { // the session that has tried the password may be among them
 			t.Errorf("%s: %d sessions with the old password, %v", a, found, err)
 		}
 		for found > 0 && err == nil && t.Context().Err() == nil {
-			found, err = h.EndSessions(t.Context(), *c, a, mark, tenantdb.NoSessions)
+			found, err = h.EndSessions(t.Context(), *c, a, mark, managed.NoSessions)
 		}
 		testkit.Must(t, err)
 	}
@@ -171,7 +170,7 @@ func TestManagedThroughRoles(t *testing.T) {
 // that it creates. Before PostgreSQL 16 it must inherit, and CheckServer says
 // so.
 func TestManagedWithoutInheritance(t *testing.T) {
-	eachPostgres(t, func(t *testing.T) {
+	tenantdbtest.EachPostgres(t, func(t *testing.T) {
 		name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
 		tenantdbtest.Admin(t, credential.PostgreSQL, `CREATE ROLE `+name+` LOGIN NOINHERIT CREATEROLE CREATEDB PASSWORD 'p'`)
 		t.Cleanup(func() { tenantdbtest.Admin(t, credential.PostgreSQL, `DROP ROLE `+name) })
@@ -191,7 +190,7 @@ func TestManagedWithoutInheritance(t *testing.T) {
 		if grants { // as an older release may have created it
 			tenantdbtest.Admin(t, credential.PostgreSQL, `REVOKE `+c.User+` FROM `+name+` GRANTED BY `+name)
 		}
-		testkit.Must(t, h.DropManaged(t.Context(), id, infoOf(c)))
+		testkit.Must(t, h.Drop(t.Context(), id, infoOf(c)))
 		var left int
 		testkit.Must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_auth_members WHERE member = $1::regrole OR grantor = $1::regrole`, name).Scan(&left))
 		if left > 0 {
@@ -200,46 +199,35 @@ func TestManagedWithoutInheritance(t *testing.T) {
 	})
 }
 
-// TestRoleStatementWithoutInheritance checks that a user who may create roles
-// and does not inherit from them can create a store's role and schema, if the
-// server allows that.
-func TestRoleStatementWithoutInheritance(t *testing.T) {
-	eachPostgres(t, func(t *testing.T) {
-		c := tenantdbtest.Create(t, credential.PostgreSQL)
-		role := tenantdb.SupabaseRole(stoa.NewID[stoa.StoreID]())
-		name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
-		inherit := "NOINHERIT"
-		if name := t.Name(); strings.HasSuffix(name, "/PostgreSQL") { // PostgreSQL 15: the user must inherit
-			inherit = "INHERIT"
+// TestManagedIsPrivate checks that only the store's own role may connect to a
+// managed database, whatever other accounts the server has.
+func TestManagedIsPrivate(t *testing.T) {
+	t.Parallel()
+	eachHosting(t, func(t *testing.T, h hosting) {
+		_, c := h.plan(t)
+		_, other := h.plan(t)
+		h.make(t, c)
+		h.make(t, other)
+		testkit.Must(t, h.enter(t, c))
+		stranger := other
+		stranger.Database = c.Database
+		if err := h.ping(t, stranger); err == nil {
+			t.Error("another store enters")
 		}
-		tenantdbtest.AdminIn(t, c.Database, `CREATE ROLE `+name+` LOGIN CREATEROLE PASSWORD 'p' `+inherit, `GRANT CREATE ON DATABASE `+c.Database+` TO `+name)
-		t.Cleanup(func() {
-			tenantdbtest.AdminIn(t, c.Database, `DROP OWNED BY `+role+`; DROP ROLE `+role, `DROP OWNED BY `+name+`; DROP ROLE `+name)
-		})
-		c.User, c.Password = name, keyring.NewSecret("p")
-		db := tenantdbtest.Open(t, c)
-		statement, err := tenantdb.RoleStatement(role, credential.NewPassword())
+		db, err := h.tenants.OpenUnleased(c)
 		testkit.Must(t, err)
-		for range 2 {
-			_, err := db.Exec(t.Context(), statement)
-			testkit.Must(t, err)
+		defer db.Close() //nolint:errcheck // nothing is pending
+		if warnings, err := db.Warnings(t.Context()); err != nil || len(warnings) > 0 {
+			t.Errorf("a managed database is warned of: %v, %v", warnings, err)
+		}
+		if h.engine == credential.PostgreSQL {
+			var public, tables bool
+			testkit.Must(t, db.Get(t.Context(), &public, `SELECT has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')`))
+			testkit.Must(t, db.Get(t.Context(), &tables, `SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'users'
+				AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE'))`))
+			if public || tables {
+				t.Errorf("PUBLIC may connect: %v, use tables: %v", public, tables)
+			}
 		}
 	})
-}
-
-// TestScramVerifierOfAPassword checks that a password always has the same verifier, so
-// that keys which a pooler holds stay right when two callers set the same password, and
-// that another password has another salt.
-func TestScramVerifierOfAPassword(t *testing.T) {
-	password := credential.NewPassword()
-	first, err := tenantdb.ScramVerifier(password)
-	testkit.Must(t, err)
-	second, err := tenantdb.ScramVerifier(password)
-	testkit.Must(t, err)
-	other, err := tenantdb.ScramVerifier(credential.NewPassword())
-	testkit.Must(t, err)
-	salt := func(verifier string) string { return strings.Split(verifier, "$")[1] }
-	if first != second || salt(first) == salt(other) {
-		t.Errorf("%s\n%s\n%s", first, second, other)
-	}
 }

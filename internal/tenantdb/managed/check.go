@@ -1,4 +1,4 @@
-package tenantdb
+package managed
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -26,29 +27,29 @@ const trialDrop = 30 * time.Second
 // databases can be created there. It creates a database with its role, connects
 // to it as that role, and drops both. Its error names what could not be
 // dropped.
-func (m *Manager) CheckServer(ctx context.Context) (version string, err error) {
-	err = m.withAdmin(func(h host, db *DB) (err error) {
-		db.sqlx.SetMaxOpenConns(2) // to distinguish a pooler from a server
+func (d *Databases) CheckServer(ctx context.Context) (version string, err error) {
+	err = d.withAdmin(func(h host, db *tenantdb.DB) (err error) {
+		db.LimitConnections(2) // to distinguish a pooler from a server
 		if err := db.PinSession(ctx, stoa.NewID[stoa.StoreID]()); err != nil {
 			return err
 		}
-		db.sqlx.SetMaxOpenConns(1)
-		if version, err = h.Check(ctx, db); err != nil {
+		db.LimitConnections(1)
+		if version, err = h.check(ctx, db); err != nil {
 			return err
 		}
-		if db.pinned.poolerOf(db.credentials) == credential.TransactionPooler {
+		if db.FoundPooler() == credential.TransactionPooler {
 			version += ", behind a connection pooler in transaction mode"
 		}
-		return m.tryServer(ctx, h, db)
+		return d.tryServer(ctx, h, db)
 	})
 	return version, err
 }
 
-func (m *Manager) tryServer(ctx context.Context, h host, db *DB) (err error) {
+func (d *Databases) tryServer(ctx context.Context, h host, db *tenantdb.DB) (err error) {
 	var random [10]byte
 	_, _ = rand.Read(random[:]) // Read never fails
-	c := m.opts.Managed.admin
-	c.Database = trialPrefix + lower.EncodeToString(random[:])
+	c := d.server().Admin
+	c.Database = trialPrefix + credential.NamePart(random[:])
 	c.User, c.Password = c.Database, credential.NewPassword()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), trialDrop)
@@ -61,15 +62,15 @@ func (m *Manager) tryServer(ctx context.Context, h host, db *DB) (err error) {
 	if err := h.make(ctx, db, c); err != nil {
 		return fmt.Errorf("a database and its role could not be made to try it: %w; %s", serverWords(err), h.rights())
 	}
-	if err := m.enter(ctx, c); err != nil {
+	if err := d.enter(ctx, c); err != nil {
 		return fmt.Errorf("a database was made to try it, and its role cannot use it: %w", serverWords(err))
 	}
 	return nil
 }
 
 // enter connects to a managed database as its store does, and uses it.
-func (m *Manager) enter(ctx context.Context, c credential.Credentials) error {
-	db, err := m.newDB(c, nil)
+func (d *Databases) enter(ctx context.Context, c credential.Credentials) error {
+	db, err := d.tenants.OpenUnleased(c)
 	if err != nil {
 		return err
 	}
@@ -96,4 +97,12 @@ func serverWords(err error) error {
 		return myErr
 	}
 	return err
+}
+
+// checkRelease returns an error for a release of a server that is too old.
+func checkRelease(r tenantdb.Release) error {
+	if r.Supported() {
+		return nil
+	}
+	return fmt.Errorf("the server runs %s %.40s; at least %s is needed", r.Product, r.Version, r.Minimum)
 }

@@ -1,11 +1,14 @@
-package tenantdb
+package managed
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
 
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -16,7 +19,7 @@ type mysqlHost struct{}
 const mysqlRights = `SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES,
 	CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE`
 
-func (h mysqlHost) make(ctx context.Context, db *DB, c credential.Credentials) error {
+func (h mysqlHost) make(ctx context.Context, db *tenantdb.DB, c credential.Credentials) error {
 	if err := h.activateRoles(ctx, db); err != nil {
 		return err
 	}
@@ -39,7 +42,7 @@ func (h mysqlHost) make(ctx context.Context, db *DB, c credential.Credentials) e
 // makeUser creates a user with that password, or sets the password of an existing user.
 func (h mysqlHost) makeUser(ctx context.Context, db statements, user, password string) error {
 	_, err := db.Exec(ctx, `CREATE USER `+user+` IDENTIFIED BY `+password)
-	if !isMySQL(err, cannotUser, inHistory) {
+	if !tenantdb.IsMySQL(err, cannotUser, inHistory) {
 		return err
 	}
 	return h.alterUser(ctx, db, user, password)
@@ -53,7 +56,7 @@ const cannotUser, inHistory = 1396, 3638 // ER_CANNOT_USER, ER_CREDENTIALS_CONTR
 // it were not, the next connection as that user would be refused.
 func (mysqlHost) alterUser(ctx context.Context, db statements, user, password string) error {
 	_, err := db.Exec(ctx, `ALTER USER `+user+` IDENTIFIED BY `+password)
-	if isMySQL(err, cannotUser, inHistory) { // the first number is MariaDB's
+	if tenantdb.IsMySQL(err, cannotUser, inHistory) { // the first number is MariaDB's
 		return nil
 	}
 	return err
@@ -64,9 +67,9 @@ func (mysqlHost) alterUser(ctx context.Context, db statements, user, password st
 // ALL and activates one role at a time, so on MariaDB a user with several roles
 // needs a default role. A server that returns an error has no roles to
 // activate; later statements report the rights that are missing.
-func (mysqlHost) activateRoles(ctx context.Context, db *DB) error {
+func (mysqlHost) activateRoles(ctx context.Context, db *tenantdb.DB) error {
 	_, err := db.Exec(ctx, `SET ROLE ALL`)
-	if err == nil || !isOfServer(err) {
+	if err == nil || !isMySQLError(err) {
 		return err
 	}
 	var roles []string
@@ -75,13 +78,19 @@ func (mysqlHost) activateRoles(ctx context.Context, db *DB) error {
 	if err == nil && len(roles) == 1 {
 		_, err = db.Exec(ctx, "SET ROLE `"+strings.ReplaceAll(roles[0], "`", "``")+"`")
 	}
-	if isOfServer(err) {
+	if isMySQLError(err) {
 		return nil
 	}
 	return err
 }
 
-func (h mysqlHost) drop(ctx context.Context, db *DB, name string) error {
+// isMySQLError reports whether the server itself reported err.
+func isMySQLError(err error) bool {
+	var answer *mysql.MySQLError
+	return errors.As(err, &answer)
+}
+
+func (h mysqlHost) drop(ctx context.Context, db *tenantdb.DB, name string) error {
 	if err := h.activateRoles(ctx, db); err != nil {
 		return err
 	}
@@ -97,7 +106,7 @@ func (h mysqlHost) drop(ctx context.Context, db *DB, name string) error {
 }
 
 // list omits the users if the operator's user may not read them.
-func (h mysqlHost) list(ctx context.Context, db *DB, prefix string) (names []string, err error) {
+func (h mysqlHost) list(ctx context.Context, db *tenantdb.DB, prefix string) (names []string, err error) {
 	if err := h.activateRoles(ctx, db); err != nil {
 		return nil, err
 	}
@@ -107,7 +116,7 @@ func (h mysqlHost) list(ctx context.Context, db *DB, prefix string) (names []str
 	}
 	var users []string
 	err = db.Select(ctx, &users, `SELECT user AS name FROM mysql.user WHERE left(user, ?) = ? AND host = '%'`, len(prefix), prefix)
-	if isMySQL(err, 1142, 1143) { // table or column access denied
+	if tenantdb.IsMySQL(err, 1142, 1143) { // table or column access denied
 		err = nil
 	}
 	names = append(names, users...)
@@ -115,19 +124,16 @@ func (h mysqlHost) list(ctx context.Context, db *DB, prefix string) (names []str
 	return slices.Compact(names), err
 }
 
-func (mysqlHost) Check(ctx context.Context, db *DB) (string, error) {
+func (mysqlHost) check(ctx context.Context, db *tenantdb.DB) (string, error) {
 	var version string
 	if err := db.Get(ctx, &version, `SELECT version()`); err != nil {
 		return "", err
 	}
-	name, minimum := "MySQL", minMySQL
-	if strings.Contains(version, "MariaDB") {
-		name, minimum = "MariaDB", minMariaDB
+	release := tenantdb.MySQLRelease(version)
+	if err := checkRelease(release); err != nil {
+		return "", err
 	}
-	if !atLeast(version, minimum) {
-		return "", fmt.Errorf("the server runs %s %.40s; at least %s is needed", name, version, minimum)
-	}
-	return name + " " + version, nil
+	return release.Product + " " + version, nil
 }
 
 func (mysqlHost) rights() string {

@@ -1,17 +1,11 @@
-package tenantdb
+package managed
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/pbkdf2"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -19,15 +13,15 @@ type postgresHost struct{}
 
 // make lets nobody connect before the rights are set: PostgreSQL gives every
 // role the right to connect to a new database.
-func (h postgresHost) make(ctx context.Context, db *DB, c credential.Credentials) error {
+func (h postgresHost) make(ctx context.Context, db *tenantdb.DB, c credential.Credentials) error {
 	if err := h.makeRole(ctx, db, c); err != nil {
 		return err
 	}
 	owner, err := h.owner(ctx, db, c.Database)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, tenantdb.ErrNotFound) {
 		owner = c.User
 		_, err = db.Exec(ctx, `CREATE DATABASE "`+c.Database+`" OWNER "`+c.User+`" TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`)
-		if isState(err, "42P04") { // duplicate_database: another process works on the same run
+		if tenantdb.IsState(err, "42P04") { // duplicate_database: another process works on the same run
 			owner, err = h.owner(ctx, db, c.Database)
 		}
 	}
@@ -46,13 +40,13 @@ func (h postgresHost) make(ctx context.Context, db *DB, c credential.Credentials
 
 // makeRole sends the password in the form in which the server stores it, so
 // that no log of the server contains the password.
-func (h postgresHost) makeRole(ctx context.Context, db *DB, c credential.Credentials) error {
-	verifier, err := ScramVerifier(c.Password)
+func (h postgresHost) makeRole(ctx context.Context, db *tenantdb.DB, c credential.Credentials) error {
+	verifier, err := credential.ScramVerifier(c.Password)
 	if err != nil {
 		return err
 	}
 	_, err = db.Exec(ctx, `CREATE ROLE "`+c.User+`" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD '`+verifier+`'`)
-	if isState(err, "42710") { // duplicate_object
+	if tenantdb.IsState(err, "42710") { // duplicate_object
 		_, err = db.Exec(ctx, `ALTER ROLE "`+c.User+`" LOGIN PASSWORD '`+verifier+`'`)
 	}
 	if err != nil {
@@ -81,8 +75,8 @@ func (postgresHost) join(ctx context.Context, db statements, role string) error 
 	return err
 }
 
-// owner returns the name of the database's owner, or ErrNotFound.
-func (postgresHost) owner(ctx context.Context, db *DB, name string) (string, error) {
+// owner returns the name of the database's owner, or tenantdb.ErrNotFound.
+func (postgresHost) owner(ctx context.Context, db *tenantdb.DB, name string) (string, error) {
 	var owner string
 	err := db.Get(ctx, &owner, `SELECT r.rolname FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
 		WHERE d.datname = ?`, name)
@@ -93,10 +87,10 @@ func errForeign(name, owner string) error {
 	return fmt.Errorf("the database %s belongs to %q: it was not made by this platform", name, owner)
 }
 
-func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
+func (h postgresHost) drop(ctx context.Context, db *tenantdb.DB, name string) error {
 	owner, err := h.owner(ctx, db, name)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, tenantdb.ErrNotFound):
 	case err != nil:
 		return err
 	case owner != name:
@@ -105,12 +99,12 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 		// An older release, which did not need what join does, may have created
 		// the database. If the user may not grant the membership, the next
 		// statement reports it.
-		if err := h.join(ctx, db, name); err != nil && !isState(err, "42501") {
+		if err := h.join(ctx, db, name); err != nil && !tenantdb.IsState(err, "42501") {
 			return err
 		}
 	}
 	_, err = db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`)
-	if isState(err, "42501") {
+	if tenantdb.IsState(err, "42501") {
 		// An autovacuum worker is in the database. It has no role, so that only a superuser may
 		// end it by FORCE; the plain statement makes it end, and waits for it
 		// (TerminateOtherDBBackends and CountOtherDBBackends in PostgreSQL's procarray.c).
@@ -127,13 +121,13 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 	return nil
 }
 
-func (postgresHost) list(ctx context.Context, db *DB, prefix string) (names []string, err error) {
+func (postgresHost) list(ctx context.Context, db *tenantdb.DB, prefix string) (names []string, err error) {
 	err = db.Select(ctx, &names, `SELECT datname FROM pg_catalog.pg_database WHERE starts_with(datname::text, ?)
 		UNION SELECT rolname FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, ?) ORDER BY 1`, prefix, prefix)
 	return names, err
 }
 
-func (postgresHost) Check(ctx context.Context, db *DB) (string, error) {
+func (postgresHost) check(ctx context.Context, db *tenantdb.DB) (string, error) {
 	var row struct {
 		Version   string
 		Databases bool
@@ -142,11 +136,12 @@ func (postgresHost) Check(ctx context.Context, db *DB) (string, error) {
 	}
 	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, rolsuper OR rolcreatedb AS databases,
 		rolsuper OR rolcreaterole AS roles, rolsuper OR rolinherit OR current_setting('server_version_num')::int >= 160000 AS inherits FROM pg_catalog.pg_roles WHERE rolname = current_user`)
+	if err == nil {
+		err = checkRelease(tenantdb.PostgresRelease(row.Version))
+	}
 	switch {
 	case err != nil:
 		return "", err
-	case !atLeast(row.Version, minPostgres):
-		return "", fmt.Errorf("the server runs PostgreSQL %.40s; at least %s is needed", row.Version, minPostgres)
 	case !row.Databases || !row.Roles:
 		return "", errors.New("its user may not create databases and roles: ALTER ROLE … CREATEDB CREATEROLE")
 	case !row.Inherits:
@@ -157,38 +152,4 @@ func (postgresHost) Check(ctx context.Context, db *DB) (string, error) {
 
 func (postgresHost) rights() string {
 	return "its user needs ALTER ROLE … CREATEDB CREATEROLE INHERIT"
-}
-
-func isState(err error, state string) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == state
-}
-
-// ScramVerifier returns the form in which PostgreSQL stores a password and
-// accepts it in a statement, so that no log of a server contains the password.
-// The password must be ASCII: other characters would have to be normalised.
-//
-// The same password always gives the same verifier. PgBouncer signs in to the server
-// with the keys that a client proved to it; when a second caller set the same password
-// with another salt, those keys would be wrong, and PgBouncer would refuse the role for
-// its server_login_retry (15 s). The salt is therefore derived from the password, which
-// is random and used once.
-// Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
-func ScramVerifier(password keyring.Secret) (string, error) {
-	const iterations = 4096 // PostgreSQL's own value; the password has 135 random bits
-	derived := hmac.New(sha256.New, []byte(password.Reveal()))
-	derived.Write([]byte("salt of a SCRAM verifier"))
-	salt := derived.Sum(nil)[:16]
-	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
-	if err != nil {
-		return "", err
-	}
-	keyed := func(word string) []byte {
-		mac := hmac.New(sha256.New, salted)
-		mac.Write([]byte(word))
-		return mac.Sum(nil)
-	}
-	stored := sha256.Sum256(keyed("Client Key"))
-	b64 := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(keyed("Server Key"))), nil
 }

@@ -1,4 +1,4 @@
-package tenantdb_test
+package managed_test
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/managed"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -24,10 +25,11 @@ import (
 // hosting is an installation with a database server of the operator, whose
 // connections go through a proxy that can end them.
 type hosting struct {
-	*tenantdb.Manager
-	engine credential.EngineName
-	wire   *cutter
-	dir    string
+	*managed.Databases
+	tenants *tenantdb.Manager
+	engine  credential.EngineName
+	wire    *cutter
+	dir     string
 }
 
 // eachHosting runs test on every engine that supports managed databases.
@@ -54,16 +56,18 @@ func newHosting(t *testing.T, engine credential.EngineName, user *url.Userinfo) 
 	}
 	wire := newCutter(t, engine, u.Host)
 	u.Host, u.Path, u.RawQuery = wire.address(), "", "sslmode=disable"
-	server, err := tenantdb.ParseServer(keyring.NewSecret(u.String()), "")
+	server, err := credential.ParseServer(keyring.NewSecret(u.String()), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := hosting{engine: engine, wire: wire, dir: t.TempDir()}
 	// No network is allowed, because the operator's server does not need to be
 	// allowed.
-	h.Manager = tenantdb.NewManager(masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)), nil, tenantdb.Options{DataDir: h.dir, Managed: server})
+	master := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite))
+	h.tenants = tenantdb.NewManager(master, nil, tenantdb.Options{DataDir: h.dir, Managed: server})
+	h.Databases = managed.New(master, h.tenants)
 	t.Cleanup(func() {
-		if err := h.Close(context.Background()); err != nil {
+		if err := h.tenants.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -82,13 +86,13 @@ func adminURL(engine credential.EngineName) string {
 func (h hosting) plan(t *testing.T) (stoa.StoreID, credential.Credentials) {
 	t.Helper()
 	id := stoa.NewID[stoa.StoreID]()
-	c, err := h.NewManaged(t.Context(), id)
+	c, err := h.NewCredentials(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		h.wire.repair()
-		if err := h.DropManaged(context.Background(), id, infoOf(c)); err != nil {
+		if err := h.Drop(context.Background(), id, infoOf(c)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -101,7 +105,7 @@ func infoOf(c credential.Credentials) tenantdb.Info {
 
 func (h hosting) make(t *testing.T, c credential.Credentials) {
 	t.Helper()
-	if err := h.MakeManaged(t.Context(), c); err != nil {
+	if err := h.Make(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -109,7 +113,7 @@ func (h hosting) make(t *testing.T, c credential.Credentials) {
 // ping tries to connect to the database as its store does.
 func (h hosting) ping(t *testing.T, c credential.Credentials) error {
 	t.Helper()
-	db, err := h.OpenUnleased(c)
+	db, err := h.tenants.OpenUnleased(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +124,7 @@ func (h hosting) ping(t *testing.T, c credential.Credentials) error {
 // enter tries to use the database as its store does.
 func (h hosting) enter(t *testing.T, c credential.Credentials) error {
 	t.Helper()
-	db, err := h.OpenUnleased(c)
+	db, err := h.tenants.OpenUnleased(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +168,7 @@ func TestManagedIsolation(t *testing.T) {
 		if code := stoa.CodeOf(h.ping(t, trespass)); code != stoa.DatabasePermissionDenied {
 			t.Errorf("one store's role in another's database: %q", code)
 		}
-		db, err := h.OpenUnleased(one)
+		db, err := h.tenants.OpenUnleased(one)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +198,7 @@ func TestManagedAgain(t *testing.T) {
 		if err := h.enter(t, c); err != nil {
 			t.Fatal(err)
 		}
-		again, err := h.NewManaged(t.Context(), id)
+		again, err := h.NewCredentials(t.Context(), id)
 		if err != nil || again.Database != c.Database || again.User != c.User || again.Password == c.Password {
 			t.Fatalf("planned again: %+v, %v", again, err)
 		}
@@ -202,7 +206,7 @@ func TestManagedAgain(t *testing.T) {
 		if code := stoa.CodeOf(h.ping(t, c)); code != stoa.DatabaseAuthFailed {
 			t.Errorf("with the password of before: %q", code)
 		}
-		db, err := h.OpenUnleased(again)
+		db, err := h.tenants.OpenUnleased(again)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +216,7 @@ func TestManagedAgain(t *testing.T) {
 		}
 		// A drop does not wait for connected clients, and may be repeated.
 		for range 2 {
-			if err := h.DropManaged(t.Context(), id, infoOf(c)); err != nil {
+			if err := h.Drop(t.Context(), id, infoOf(c)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -229,10 +233,10 @@ func TestManagedCutOff(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
 		id, c := h.plan(t)
-		drop := func() error { return h.DropManaged(t.Context(), id, infoOf(c)) }
+		drop := func() error { return h.Drop(t.Context(), id, infoOf(c)) }
 		for n := 1; ; n++ {
 			h.wire.cutAt(n)
-			err := h.MakeManaged(t.Context(), c)
+			err := h.Make(t.Context(), c)
 			cut := h.wire.repair()
 			if cut {
 				if code := stoa.CodeOf(err); code != stoa.DatabaseUnreachable {
@@ -299,7 +303,7 @@ func TestManagedOrphans(t *testing.T) {
 		if left := h.names(t); left != "[]" {
 			t.Errorf("left: %s", left)
 		}
-		hostile := tenantdb.Orphan{Name: `x"; DROP DATABASE postgres; --`, Engine: h.engine}
+		hostile := managed.Orphan{Name: `x"; DROP DATABASE postgres; --`, Engine: h.engine}
 		if err := h.DropOrphan(t.Context(), hostile); err == nil {
 			t.Error("a name that is none of ours was dropped")
 		}
@@ -314,16 +318,16 @@ func TestManagedElsewhere(t *testing.T) {
 		id, c := h.plan(t)
 		h.make(t, c)
 		moved := newHosting(t, h.engine, nil)
-		if err := moved.DropManaged(t.Context(), id, infoOf(c)); err == nil || !strings.Contains(err.Error(), "STOA_MANAGED_DATABASE_URL") {
+		if err := moved.Drop(t.Context(), id, infoOf(c)); err == nil || !strings.Contains(err.Error(), "STOA_MANAGED_DATABASE_URL") {
 			t.Errorf("dropped elsewhere: %v", err)
 		}
-		if err := moved.MakeManaged(t.Context(), c); stoa.CodeOf(err) != stoa.DatabaseUnreachable {
+		if err := moved.Make(t.Context(), c); stoa.CodeOf(err) != stoa.DatabaseUnreachable {
 			t.Errorf("made elsewhere: %v", err)
 		}
 		// A merchant's own database is never dropped.
 		own := infoOf(c)
 		own.Kind = credential.Kind(h.engine)
-		if err := h.DropManaged(t.Context(), id, own); err != nil {
+		if err := h.Drop(t.Context(), id, own); err != nil {
 			t.Error(err)
 		}
 		if err := h.ping(t, c); err != nil {
@@ -355,6 +359,11 @@ func TestManagedByAnOrdinaryRole(t *testing.T) {
 	h.works(t)
 }
 
+func TestManagedOnNewerServers(t *testing.T) {
+	t.Parallel()
+	tenantdbtest.OnNewerServers(t, "TestManagedAgain", "TestCheckServer")
+}
+
 func TestCheckServer(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
@@ -371,31 +380,4 @@ func TestCheckServer(t *testing.T) {
 			t.Errorf("with a wrong password: %v", err)
 		}
 	})
-}
-
-func TestParseServer(t *testing.T) {
-	t.Parallel()
-	for raw, want := range map[string]string{
-		"postgres://admin:s3cret@db.internal":             "postgresql at db.internal:5432",
-		"postgresql://admin:s3cret@db.internal:6000/x":    "postgresql at db.internal:6000",
-		"mysql://admin:s3cret@db.internal/":               "mysql at db.internal:3306",
-		"":                                                "",
-		"sqlite:stoa.db":                                  "",
-		"postgres://db.internal/x":                        "",
-		"postgres://admin@db.internal":                    "",
-		"postgres://admin:s3cret@db.internal/x?host=/tmp": "",
-		"postgres://admin:s3cret@/x":                      "",
-		"mysql://admin:s3cret@[::1:x/":                    "",
-	} {
-		server, err := tenantdb.ParseServer(keyring.NewSecret(raw), "")
-		if (err == nil) != (want != "") || err == nil && server.String() != want {
-			t.Errorf("%q: %v, %v", raw, server, err)
-		}
-		if err != nil && (strings.Contains(err.Error(), "s3cret") || err.Error() == "") {
-			t.Errorf("%q: the error is %q", raw, err)
-		}
-	}
-	if _, err := tenantdb.ParseServer(keyring.NewSecret("postgres://a:b@c/d"), "no PEM"); err == nil {
-		t.Error("a CA certificate that is none is taken")
-	}
 }

@@ -78,7 +78,7 @@ func (p *passwords) others(ctx context.Context, own, refused keyring.Secret) []k
 
 // isPasswordRefused reports whether the server knows another password of the role.
 func isPasswordRefused(err error) bool {
-	return isState(err, "28P01") || isMySQL(err, 1045) // ER_ACCESS_DENIED_ERROR
+	return IsState(err, "28P01") || IsMySQL(err, 1045) // ER_ACCESS_DENIED_ERROR
 }
 
 // followPasswords makes new connections of a store's managed database use the passwords

@@ -1,4 +1,4 @@
-package tenantdb
+package managed
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -15,12 +16,12 @@ const passwordLockSeconds = 20
 
 // setPassword keeps its lock on the connection of a transaction. The statements about
 // users commit by themselves.
-func (h mysqlHost) setPassword(ctx context.Context, db *DB, c credential.Credentials, a credential.Access, password keyring.Secret, current func() (bool, error)) error {
+func (h mysqlHost) setPassword(ctx context.Context, db *tenantdb.DB, c credential.Credentials, a credential.Access, password keyring.Secret, current func() (bool, error)) error {
 	if err := h.activateRoles(ctx, db); err != nil {
 		return err
 	}
 	lock := "stoa.password." + c.Database
-	return db.Tx(ctx, func(tx *Tx) error {
+	return db.Tx(ctx, func(tx *tenantdb.Tx) error {
 		var granted int
 		if err := tx.Get(ctx, &granted, `SELECT coalesce(GET_LOCK(?, ?), 0)`, lock, passwordLockSeconds); err != nil {
 			return err
@@ -36,7 +37,7 @@ func (h mysqlHost) setPassword(ctx context.Context, db *DB, c credential.Credent
 	})
 }
 
-func (h mysqlHost) setUser(ctx context.Context, tx *Tx, c credential.Credentials, a credential.Access, password string) error {
+func (h mysqlHost) setUser(ctx context.Context, tx *tenantdb.Tx, c credential.Credentials, a credential.Access, password string) error {
 	user := "'" + c.Role(a) + "'@'%'"
 	if a == credential.FullAccess {
 		return h.alterUser(ctx, tx, user, password)
@@ -59,15 +60,18 @@ func (h mysqlHost) setUser(ctx context.Context, tx *Tx, c credential.Credentials
 	return err
 }
 
+// grantReader has nothing to do: setUser grants everything.
+func (mysqlHost) grantReader(context.Context, *Databases, credential.Credentials) error { return nil }
+
 // now returns the number of the connection: the server counts them.
-func (mysqlHost) now(ctx context.Context, db *DB) (mark string, err error) {
+func (mysqlHost) now(ctx context.Context, db *tenantdb.DB) (mark string, err error) {
 	err = db.Get(ctx, &mark, `SELECT concat('', CONNECTION_ID())`)
 	return mark, err
 }
 
 // endSessions compares the numbers of connections. The server tells the age of a session's
 // last statement, not of the session.
-func (h mysqlHost) endSessions(ctx context.Context, db *DB, role, mark string, which SessionKind) (int, error) {
+func (h mysqlHost) endSessions(ctx context.Context, db *tenantdb.DB, role, mark string, which SessionKind) (int, error) {
 	before, err := strconv.ParseUint(mark, 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("%.80q is no number of a connection", mark)
@@ -90,7 +94,7 @@ func (h mysqlHost) endSessions(ctx context.Context, db *DB, role, mark string, w
 			continue
 		}
 		const unknown = 1094 // ER_NO_SUCH_THREAD: it has ended by itself
-		if _, err := db.Exec(ctx, fmt.Sprintf(`KILL %d`, s.ID)); err != nil && !isMySQL(err, unknown) {
+		if _, err := db.Exec(ctx, fmt.Sprintf(`KILL %d`, s.ID)); err != nil && !tenantdb.IsMySQL(err, unknown) {
 			return 0, err
 		}
 	}

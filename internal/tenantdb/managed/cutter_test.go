@@ -1,4 +1,4 @@
-package tenantdb_test
+package managed_test
 
 import (
 	"bufio"
