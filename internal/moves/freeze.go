@@ -3,7 +3,6 @@ package moves
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/archive"
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // All rows of both databases are compared before the freeze, except those that the journal
@@ -131,14 +129,6 @@ func (p *pair) checkSchema(ctx context.Context, rows archive.Rows) error {
 	return checkHead(head)
 }
 
-// freezeStatement waits for the transactions that have changed something, and makes others
-// that change something wait until the transaction of the freeze ends.
-var freezeStatement = map[credential.EngineName]string{
-	credential.SQLite:     `UPDATE ` + controlTable + ` SET fenced = false WHERE one = 1`, // the transaction is the only one that writes
-	credential.PostgreSQL: fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, int64(freezeLock)),
-	credential.MySQL:      `SELECT fenced FROM ` + controlTable + ` WHERE one = 1 FOR UPDATE`,
-}
-
 // freeze stops the writers of the database in use, writes the last changes to the other
 // database, compares the two, and fences the database in use. Readers are not affected.
 // Writers wait meanwhile; after the fence they are refused. After an error writers go on:
@@ -150,7 +140,7 @@ func (p *pair) freeze(ctx context.Context) (took time.Duration, err error) {
 	defer cancel()
 	err = p.from.Tx(ctx, func(tx *tenantdb.Tx) error {
 		begun = time.Now()
-		for _, statement := range []string{p.from.limitLock(), freezeStatement[p.from.Engine]} {
+		for _, statement := range []string{recorders[p.from.Engine].limitLock(), recorders[p.from.Engine].freeze()} {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return err
 			}

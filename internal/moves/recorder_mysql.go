@@ -1,0 +1,82 @@
+package moves
+
+import (
+	"strings"
+
+	"github.com/stoahq/stoa/internal/archive"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// mysqlRecorder records the changes of databases on MySQL and MariaDB.
+type mysqlRecorder struct{}
+
+// mysqlArray is the function that makes a JSON array.
+const mysqlArray = "JSON_ARRAY"
+
+func (mysqlRecorder) state() []string {
+	return []string{
+		`CREATE TABLE IF NOT EXISTS ` + controlTable + ` (one SMALLINT NOT NULL PRIMARY KEY CHECK (one = 1), move_id VARCHAR(36) NOT NULL, role VARCHAR(6) NOT NULL, fenced BOOLEAN NOT NULL)
+			ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS ` + journalTable + ` (seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, name VARCHAR(63) NOT NULL, k TEXT NOT NULL, gone BOOLEAN NOT NULL)
+			ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`,
+	}
+}
+
+func (mysqlRecorder) probe(name string) (create, drop []string) {
+	return []string{`CREATE TRIGGER ` + name + ` AFTER DELETE ON ` + controlTable + ` FOR EACH ROW BEGIN END`}, []string{`DROP TRIGGER IF EXISTS ` + name}
+}
+
+func (mysqlRecorder) limitLock() string {
+	return `SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1`
+}
+
+func (mysqlRecorder) freeze() string {
+	return `SELECT fenced FROM ` + controlTable + ` WHERE one = 1 FOR UPDATE`
+}
+
+// createTriggers implements recorder. A locking read waits while the move has frozen the
+// table, and then sees its end.
+func (mysqlRecorder) createTriggers(t archive.Table, all []archive.Table) []string {
+	refuse := []string{
+		`DECLARE closed INT DEFAULT 0`,
+		`SELECT fenced INTO closed FROM ` + controlTable + ` WHERE one = 1 LOCK IN SHARE MODE`,
+		`IF closed = 1 THEN SIGNAL SQLSTATE '` + tenantdb.FenceState + `' SET MESSAGE_TEXT = '` + tenantdb.FenceMessage + `'; END IF`,
+	}
+	creates := createRowTriggers(t, refuse, func(row string, changed bool) string {
+		return insertRow(t, journalRow(t, mysqlArray, row, [2]string{"0", "1"}), changed)
+	})
+	if children := recordChildren(t, all, `OLD.`+t.Key[0]); children != nil {
+		creates = append(creates, `CREATE TRIGGER `+trigger("b_", t)+` BEFORE DELETE ON `+t.Name+` FOR EACH ROW BEGIN `+strings.Join(children, "; ")+`; END`)
+	}
+	return creates
+}
+
+// recordChildren returns the statements that record the rows that a foreign key may change
+// when a row is deleted, and the rows that reference those. On MySQL, such changes fire no
+// triggers. parents is the key of the row, or a query of keys. To record too many keys is
+// harmless.
+func recordChildren(t archive.Table, all []archive.Table, parents string) (statements []string) {
+	for _, child := range all {
+		for _, c := range child.Columns {
+			if c.References != t.Name {
+				continue
+			}
+			of := ` FROM ` + child.Name + ` WHERE ` + c.Name + ` IN (` + parents + `)`
+			statements = append(statements, `INSERT INTO `+journalTable+` (name, k, gone) SELECT '`+child.Name+`', `+mysqlArray+`(`+strings.Join(child.Key, `, `)+`), 0`+of)
+			if !c.Self { // its own reference is set to NULL, which changes no further row
+				statements = append(statements, recordChildren(child, all, `SELECT `+child.Key[0]+of)...)
+			}
+		}
+	}
+	return statements
+}
+
+func (mysqlRecorder) dropTriggers(t archive.Table) []string { return dropRowTriggers(t) }
+
+func (mysqlRecorder) dropFunctions(archive.Table) []string { return nil }
+
+func (mysqlRecorder) shape() string {
+	return `SELECT concat(t.table_name, ' ', coalesce(t.create_time, ''), ' ', (SELECT count(*) FROM information_schema.triggers g
+			WHERE g.event_object_schema = database() AND g.event_object_table = t.table_name)) AS part FROM information_schema.tables t
+		WHERE t.table_schema = database() ORDER BY t.table_name LIMIT 5000`
+}
