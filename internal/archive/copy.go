@@ -9,7 +9,6 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // CopyOptions configure Copy.
@@ -257,16 +256,12 @@ func Insert(ctx context.Context, tx *tenantdb.Tx, t Table, rows []Row) error {
 // Replace replaces rows, which exist, in tx, without the references to their own table. A
 // clash with another unique value than the key is an error on every engine: MySQL finds the
 // key, which is the first index, before it would replace another row.
-func Replace(ctx context.Context, tx *tenantdb.Tx, engine credential.EngineName, t Table, rows []Row) error {
-	clause, value := " ON CONFLICT ("+strings.Join(t.Key, ", ")+") DO UPDATE SET ", "excluded.%s"
-	if engine == credential.MySQL {
-		clause, value = " ON DUPLICATE KEY UPDATE ", "VALUES(%s)"
-	}
+func Replace(ctx context.Context, tx *tenantdb.Tx, sql tenantdb.ArchiveSQL, t Table, rows []Row) error {
 	var sets []string
 	for _, c := range t.Columns {
-		sets = append(sets, c.Name+" = "+fmt.Sprintf(value, c.Name))
+		sets = append(sets, c.Name+" = "+fmt.Sprintf(sql.Proposed, c.Name))
 	}
-	return insert(ctx, tx, t, rows, clause+strings.Join(sets, ", "))
+	return insert(ctx, tx, t, rows, " "+strings.Replace(sql.Upsert, "%s", strings.Join(t.Key, ", "), 1)+" "+strings.Join(sets, ", "))
 }
 
 func insert(ctx context.Context, tx *tenantdb.Tx, t Table, rows []Row, clause string) error {

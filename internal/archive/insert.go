@@ -6,12 +6,11 @@ import (
 	"io"
 
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // insertBlock inserts a block of rows in one transaction.
 func (l *loader) insertBlock(ctx context.Context, t Table, rows [][]any) error {
-	if l.db.Engine == credential.PostgreSQL {
+	if l.db.ArchiveSQL().CopyIn {
 		return l.db.CopyIn(ctx, t.Name, t.columnNames(), func() io.Reader { return &copyReader{columns: t.Columns, rows: rows} })
 	}
 	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error { return insertRows(ctx, tx, t, rows) })

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 const (
@@ -119,15 +118,15 @@ func (p *pager) bySize(ctx context.Context, fixed int, fn func([]any) error) err
 
 // sizes returns the size of each of the next rows, in bytes.
 func (p *pager) sizes(ctx context.Context, fixed int) (sizes []int64, err error) {
-	length := map[credential.EngineName]string{credential.SQLite: "length(CAST(%s AS blob))", credential.PostgreSQL: "octet_length(%s)", credential.MySQL: "length(%s)"}[p.engine]
+	sql := p.ArchiveSQL()
 	var parts []string
 	for _, c := range p.columns {
 		expression := c.Name
-		if c.Type == tenantdb.TypeJSON && p.engine == credential.PostgreSQL {
-			expression += "::text"
+		if c.Type == tenantdb.TypeJSON {
+			expression = fmt.Sprintf(sql.JSONText, c.Name)
 		}
 		if c.Type == tenantdb.TypeText || c.Type == tenantdb.TypeJSON || c.Type == tenantdb.TypeBytes {
-			parts = append(parts, "coalesce("+fmt.Sprintf(length, expression)+", 0)")
+			parts = append(parts, "coalesce("+fmt.Sprintf(sql.Bytes, expression)+", 0)")
 		}
 	}
 	list := strings.Join(p.names(p.key), ", ") + ", " + strings.Join(parts, " + ")

@@ -140,32 +140,25 @@ func (s source) version(ctx context.Context, table string) (int64, error) {
 }
 
 func (s source) engineVersion(ctx context.Context) (string, error) {
-	query := map[credential.EngineName]string{credential.SQLite: `sqlite_version()`, credential.PostgreSQL: `current_setting('server_version')`, credential.MySQL: `version()`}[s.engine]
 	var versions []string
-	err := s.Select(ctx, &versions, `SELECT substr(`+query+`, 1, 100) AS v`)
+	err := s.Select(ctx, &versions, `SELECT substr(`+s.ArchiveSQL().Version+`, 1, 100) AS v`)
 	return strings.Join(versions, ""), err
 }
 
 // tableNames returns the names of the tables among which the version tables are.
 func (s source) tableNames(ctx context.Context) (names []string, err error) {
-	query := map[credential.EngineName]string{
-		credential.SQLite:     `SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?`,
-		credential.PostgreSQL: `SELECT relname::text AS name FROM pg_catalog.pg_class WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND relname = ?`,
-		credential.MySQL:      `SELECT table_name AS name FROM information_schema.tables WHERE table_schema = database() AND table_name = ?`,
-	}[s.engine]
-	err = s.Select(ctx, &names, query, tenantdb.CustomVersionTable)
+	err = s.Select(ctx, &names, s.ArchiveSQL().TableNamed, tenantdb.CustomVersionTable)
 	return names, err
 }
 
-// checkTransactional checks that the snapshot covers the tables: on MySQL, an owner can
-// convert a table to an engine without transactions.
+// checkTransactional checks that the snapshot covers the tables.
 func (s source) checkTransactional(ctx context.Context, tables []Table) error {
-	if s.engine != credential.MySQL {
+	query := s.ArchiveSQL().Unsafe
+	if query == "" {
 		return nil
 	}
 	var others []string
-	err := s.Select(ctx, &others, `SELECT substr(table_name, 1, 64) AS t FROM information_schema.tables
-		WHERE table_schema = database() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name LIMIT 10000`)
+	err := s.Select(ctx, &others, query)
 	for _, other := range others {
 		if slices.ContainsFunc(tables, func(t Table) bool { return t.Name == other }) {
 			return stoa.Errorf(stoa.ArchiveRefused, "The table %s does not use InnoDB, so it cannot be read while it is in use. Convert it: ALTER TABLE %[1]s ENGINE = InnoDB.", other)

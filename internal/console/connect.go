@@ -266,17 +266,10 @@ func understand(d credential.Credentials) (list []understood) {
 }
 
 func engineWords(kind credential.Kind, engine credential.EngineName) string {
-	switch {
-	case kind == credential.KindSupabase:
+	if kind == credential.KindSupabase {
 		return "Supabase (PostgreSQL)"
-	case engine == credential.PostgreSQL:
-		return "PostgreSQL"
-	case engine == credential.MySQL:
-		return "MySQL or MariaDB"
-	case engine == credential.SQLite:
-		return "SQLite"
 	}
-	return string(engine)
+	return engine.Products()
 }
 
 // doConnect starts the run that gives the store its database.

@@ -50,7 +50,7 @@ func (c *Console) showDatabase(w http.ResponseWriter, r *Request, v databaseView
 	role, own := v.Store.Role, v.Store.Database != nil && v.Store.Database.Kind != credential.Managed
 	v.MayTest = role.Can(authz.TestDatabase)
 	v.MayRotate = role.Can(authz.RotateCredentials) && own
-	v.Embedded = v.Store.Database != nil && v.Store.Database.Engine == credential.SQLite
+	v.Embedded = v.Store.Database != nil && v.Store.Database.Engine.Embedded()
 	v.MayRead = role.Can(authz.ReadCredentials) && v.Store.Database != nil && !own && !v.Embedded
 	return c.render(w, r, v.Form.Status(), storeFrame(v.Store, "database", "Database"), databasePage(v))
 }

@@ -15,11 +15,9 @@ type snippet struct{ Title, Code string }
 // caFile is the file name under which the page asks to save the server's certificate.
 const caFile = "ca.pem"
 
-func snippetsOf(d credential.Credentials) []snippet {
-	if d.Engine == credential.MySQL {
-		return mysqlSnippets(d)
-	}
-	return postgresSnippets(d)
+// snippets has one line for each engine with a server.
+var snippets = map[credential.EngineName]func(credential.Credentials) []snippet{
+	credential.PostgreSQL: postgresSnippets, credential.MySQL: mysqlSnippets,
 }
 
 // postgresSnippets are for libpq (psql, PHP), pg (Node.js) and pgx. libpq needs the name of

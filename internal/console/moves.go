@@ -85,7 +85,7 @@ func (c *Console) showNewMove(w http.ResponseWriter, r *Request, v newMoveView) 
 	}
 	for _, engine := range engines {
 		label := engineWords(credential.Managed, engine) + ", on the platform’s server"
-		if engine == credential.SQLite {
+		if engine.Embedded() {
 			label = "SQLite, embedded in the platform"
 		}
 		v.Managed = append(v.Managed, ui.Option{Value: string(engine), Label: label})

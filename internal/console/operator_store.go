@@ -12,7 +12,6 @@ import (
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/traffic"
 )
 
@@ -169,16 +168,6 @@ func hasTraffic(day []traffic.Hour) bool {
 		}
 	}
 	return false
-}
-
-// engineName names a database engine.
-func engineName(e credential.EngineName) string {
-	for _, o := range engineOptions {
-		if o.Value == string(e) {
-			return o.Label
-		}
-	}
-	return string(e)
 }
 
 // migratedAt is when the last migration ended.

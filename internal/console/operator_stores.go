@@ -138,9 +138,13 @@ var healthOptions = []ui.Option{
 	{Value: "slow", Label: "Slow"}, {Value: "ok", Label: "Database usable"}, {Value: "unknown", Label: "Not tried yet"},
 }
 
-var engineOptions = []ui.Option{
-	{Value: "", Label: "Any engine"}, {Value: "sqlite", Label: "SQLite"}, {Value: "postgresql", Label: "PostgreSQL"}, {Value: "mysql", Label: "MySQL"},
-}
+var engineOptions = func() []ui.Option {
+	options := []ui.Option{{Value: "", Label: "Any engine"}}
+	for _, engine := range credential.Engines {
+		options = append(options, ui.Option{Value: string(engine), Label: engine.Title()})
+	}
+	return options
+}()
 
 // serverName names the server of a store's database, as the filter does.
 func serverName(s stores.Store) string {

@@ -126,10 +126,7 @@ func nextSteps(s stores.Store) (steps []nextStep) {
 // databaseWords describes a store's database in one line.
 func databaseWords(s stores.Store) string {
 	d := s.Database
-	name := map[credential.EngineName]string{credential.PostgreSQL: "PostgreSQL", credential.MySQL: "MySQL", credential.SQLite: "SQLite"}[d.Engine]
-	if name == "" {
-		name = string(d.Engine)
-	}
+	name := d.Engine.Title()
 	switch d.Kind {
 	case credential.Managed:
 		name = "Managed " + name

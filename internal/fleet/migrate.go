@@ -179,13 +179,20 @@ func inOrder(todo []Store) []Store {
 	ordered := make([]Store, 0, len(todo))
 	for taken := true; taken; {
 		taken = false
-		for _, engine := range []credential.EngineName{credential.PostgreSQL, credential.MySQL, credential.SQLite} {
+		for _, engine := range serversFirst() {
 			if list := byEngine[engine]; len(list) > 0 {
 				ordered, byEngine[engine], taken = append(ordered, list[0]), list[1:], true
 			}
 		}
 	}
 	return append(ordered, failed...)
+}
+
+// serversFirst lists all engines, the embedded ones last.
+func serversFirst() []credential.EngineName {
+	onServer := func(e credential.EngineName) bool { return !e.Embedded() }
+	servers := slices.DeleteFunc(slices.Clone(credential.Engines), credential.EngineName.Embedded)
+	return append(servers, slices.DeleteFunc(slices.Clone(credential.Engines), onServer)...)
 }
 
 // stopAfterCanary stops the run if a canary failed.

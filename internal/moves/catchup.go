@@ -285,7 +285,7 @@ func (p *pair) writeRows(ctx context.Context, tx *tenantdb.Tx, t archive.Table, 
 		}
 	}
 	// A row that is replaced may leave a unique value to one that is inserted.
-	if err := archive.Replace(ctx, tx, p.to.Engine, t, other); err != nil {
+	if err := archive.Replace(ctx, tx, p.to.ArchiveSQL(), t, other); err != nil {
 		return err
 	}
 	if err := archive.Insert(ctx, tx, t, missing); err != nil {

@@ -89,7 +89,7 @@ type Target struct {
 // permission.
 func (s *Service) Engines(ctx context.Context, store stoa.StoreID, now tenantdb.Info) (list []credential.EngineName, err error) {
 	all := []credential.EngineName{credential.SQLite}
-	if server := s.tenants.ManagedEngine(); server != credential.SQLite {
+	if server := s.tenants.ManagedEngine(); !server.Embedded() {
 		all = []credential.EngineName{server, credential.SQLite}
 	}
 	for _, engine := range all {
@@ -135,9 +135,7 @@ func (s *Service) begin(ctx context.Context, p authz.Principal, store stoa.Store
 	if err != nil {
 		return Move{}, err
 	}
-	if c.Kind != credential.Managed && c.Engine == credential.PostgreSQL {
-		c.RolePassword = credential.NewPassword()
-	}
+	c.PlanRole()
 	var m Move
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		if limited {

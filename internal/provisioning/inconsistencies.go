@@ -11,7 +11,6 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/stores"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/managed"
 )
 
@@ -185,7 +184,7 @@ func (s *Service) registryInconsistencies(ctx context.Context) iter.Seq2[Inconsi
 func (s *Service) orphans(ctx context.Context) iter.Seq2[Inconsistency, error] {
 	return described(s.managed.Orphans(ctx), func(o managed.Orphan) Inconsistency {
 		where := "on the server " + o.Place
-		if o.Engine == credential.SQLite {
+		if o.Engine.Embedded() {
 			where = "in the file " + o.Place
 		}
 		return Inconsistency{

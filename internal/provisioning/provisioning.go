@@ -115,9 +115,7 @@ func (s *Service) connect(ctx context.Context, r request) (_ Run, err error) {
 	if err != nil {
 		return Run{}, err
 	}
-	if c.Engine == credential.PostgreSQL && c.Kind != credential.Managed {
-		c.RolePassword = credential.NewPassword()
-	}
+	c.PlanRole()
 	return s.start(ctx, r)
 }
 

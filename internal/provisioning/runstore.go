@@ -11,7 +11,6 @@ import (
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // A run is recorded as a row with its state, and as events, from which the states of its
@@ -92,7 +91,7 @@ func (e *execution) mayDefer(t transition) bool {
 	if t.ended.final || t.begun == "" || e.credentials != nil || e.crashes > 0 {
 		return false
 	}
-	long := t.begun == "migrate" && e.tenant.Engine != credential.SQLite
+	long := t.begun == "migrate" && !e.tenant.Engine.Embedded()
 	return !long && time.Since(e.recordedAt) < recordDelay
 }
 

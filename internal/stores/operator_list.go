@@ -235,7 +235,7 @@ func (r *Registry) newListQuery(ctx context.Context, f ListFilter) (*listQuery, 
 	if q.Health != "" && !slices.Contains(Healths, q.Health) {
 		faults.Add("health", "is not a state of health")
 	}
-	if q.Engine != "" && !slices.Contains([]credential.EngineName{credential.SQLite, credential.PostgreSQL, credential.MySQL}, q.Engine) {
+	if q.Engine != "" && !slices.Contains(credential.Engines, q.Engine) {
 		faults.Add("engine", "is not a database engine")
 	}
 	q.parseServer(&faults)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // adoptTimeout limits how long Adopt waits for other embedded databases to be
@@ -23,7 +22,7 @@ func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, d
 	}
 	p := &pool{store: store, ready: make(chan struct{}), version: r.Version, lastUsed: time.Now()}
 	close(p.ready)
-	if r.Credentials.Engine != credential.SQLite {
+	if !r.Credentials.Engine.Embedded() {
 		p.server = serverOf(r.Credentials)
 	} else if !m.acquireFileSoon(ctx, p) {
 		_ = db.Close()

@@ -46,7 +46,7 @@ const (
 // increments the credential version. When tx has committed, every replica retires
 // its open pool: see Forget.
 func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c credential.Credentials) error {
-	if c.Engine == credential.SQLite && c.Database != store.String() {
+	if c.Engine.Embedded() && c.Database != store.String() {
 		return errors.New("tenantdb: the embedded database of another store")
 	}
 	envelope, err := c.Seal(m.ring, store)

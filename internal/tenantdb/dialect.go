@@ -41,6 +41,8 @@ type dialect struct {
 	// parts lists the parts of the schema in the columns of part. It omits names that the
 	// server generates and texts that differ between its versions.
 	parts string
+	// archive is the SQL of archives.
+	archive ArchiveSQL
 }
 
 // builtin returns the built-in migrations.

@@ -33,4 +33,15 @@ var mysqlDialect = dialect{
 			FROM information_schema.key_column_usage k JOIN information_schema.referential_constraints r
 			ON r.constraint_schema = k.constraint_schema AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name
 			WHERE k.table_schema = database() AND k.referenced_table_name IS NOT NULL`,
+	archive: ArchiveSQL{
+		Version:    `version()`,
+		TableNamed: `SELECT table_name AS name FROM information_schema.tables WHERE table_schema = database() AND table_name = ?`,
+		// An owner can convert a table to an engine without transactions.
+		Unsafe: `SELECT substr(table_name, 1, 64) AS t FROM information_schema.tables
+			WHERE table_schema = database() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name LIMIT 10000`,
+		Bytes:    `length(%s)`,
+		JSONText: `%s`,
+		Upsert:   `ON DUPLICATE KEY UPDATE`,
+		Proposed: `VALUES(%s)`,
+	},
 }

@@ -35,4 +35,13 @@ var postgresDialect = dialect{
 			FROM t JOIN pg_catalog.pg_index i ON i.indrelid = t.oid JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 		UNION ALL SELECT 'constraint ' || t.relname || '.' || k.conname, CASE k.contype WHEN 'c' THEN 'check' ELSE pg_get_constraintdef(k.oid) END
 			FROM t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype IN ('p', 'u', 'f', 'c')`,
+	archive: ArchiveSQL{
+		Version:    `current_setting('server_version')`,
+		TableNamed: `SELECT relname::text AS name FROM pg_catalog.pg_class WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND relname = ?`,
+		Bytes:      `octet_length(%s)`,
+		JSONText:   `%s::text`,
+		Upsert:     `ON CONFLICT (%s) DO UPDATE SET`,
+		Proposed:   `excluded.%s`,
+		CopyIn:     true,
+	},
 }

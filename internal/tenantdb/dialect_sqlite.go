@@ -23,4 +23,12 @@ var sqliteDialect = dialect{
 			FROM sqlite_schema m JOIN pragma_index_list(m.name) i WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'
 		UNION ALL SELECT 'reference ' || m.name || '.' || f."from", f."table" || '.' || coalesce(f."to", 'id') || ' on delete ' || lower(f.on_delete)
 			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`,
+	archive: ArchiveSQL{
+		Version:    `sqlite_version()`,
+		TableNamed: `SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?`,
+		Bytes:      `length(CAST(%s AS blob))`,
+		JSONText:   `%s`,
+		Upsert:     `ON CONFLICT (%s) DO UPDATE SET`,
+		Proposed:   `excluded.%s`,
+	},
 }

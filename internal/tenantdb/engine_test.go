@@ -6,9 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
@@ -95,34 +93,37 @@ func TestToyEngine(t *testing.T) {
 		_, err := s.Structure(ctx)
 		return err
 	}))
+	archives(t, db, tenantdbtest.Open(t, toy(t)))
 	if in, err := db.Inspect(ctx); err != nil || in.Version != "toy 1" || !slices.Contains(in.Tables, tenantdb.MarkerTable) {
 		t.Errorf("got %+v, %v", in, err)
 	}
 }
 
-// TestEnginesAreKnownInFewPlaces checks that no file names an engine beside those that
-// ARCHITECTURE.md lists under "How to add an engine". A file that asks what a database
-// is like uses the dialect.
-func TestEnginesAreKnownInFewPlaces(t *testing.T) {
-	t.Parallel()
-	known := map[string]string{
-		"engine.go": "the registry", "supabase.go": "makes its credentials", "extensions.go": "PostgreSQL's", "exposure.go": "PostgreSQL's", "postgres.go": "PostgreSQL's",
-		"managed_server.go": "managed databases without a server are files",
-		"adopt.go":          "moves a file", "database_record.go": "names a file by its store", "pool_open.go": "looks whether a file is there",
-		"scratch.go": "makes a file", "tables.go": "order of tables, the same on all engines",
-	}
-	name := regexp.MustCompile(`credential\.(SQLite|PostgreSQL|MySQL|Supabase)\b`)
-	files, err := filepath.Glob("*.go")
+// archives checks that archive reads and writes databases of an engine that it does not name.
+func archives(t *testing.T, from, to *tenantdb.DB) {
+	t.Helper()
+	testkit.Must(t, exec(t, from, `INSERT INTO pages (id, slug, title, body, published, created_at, updated_at)
+		VALUES ('018f8e6e-0000-7000-8000-000000000001', 'about', 'About', 'Bread', true, '2026-01-01 00:00:00', '2026-01-01 00:00:00')`))
+	_, err := archive.Copy(t.Context(), from, to, stoa.NewID[stoa.StoreID](), archive.CopyOptions{})
 	testkit.Must(t, err)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		testkit.Must(t, err)
-		named := name.Match(text) && !strings.HasSuffix(file, "_test.go")
-		if _, ok := known[file]; named && !ok {
-			t.Errorf("%s names an engine: ask the dialect, or list the file here and in ARCHITECTURE.md", file)
-		} else if ok && !named {
-			t.Errorf("%s names no engine any more", file)
-		}
+	tables, err := archive.Tables(t.Context(), tenantdb.LatestVersion())
+	testkit.Must(t, err)
+	pages := tables[slices.IndexFunc(tables, func(table archive.Table) bool { return table.Name == "pages" })]
+	var row []any
+	testkit.Must(t, to.Snapshot(t.Context(), func(s *tenantdb.Snapshot) error {
+		return s.EachRow(t.Context(), func(values []any) error {
+			row = slices.Clone(values)
+			return nil
+		}, `SELECT id, slug, title, body, published, created_at, updated_at FROM pages`)
+	}))
+	row[2] = "About us"
+	testkit.Must(t, to.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+		return archive.Replace(t.Context(), tx, to.ArchiveSQL(), pages, []archive.Row{{Values: row}})
+	}))
+	var title string
+	testkit.Must(t, to.Get(t.Context(), &title, `SELECT title FROM pages`))
+	if title != "About us" {
+		t.Errorf("replaced by %q", title)
 	}
 }
 

@@ -58,7 +58,7 @@ func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) 
 	if code := stoa.CodeOf(err); code == stoa.DatabaseCredentialsLost || code == stoa.PlatformUnavailable {
 		err = unavailable(err) // hides the cause from shoppers
 	}
-	if err == nil && r.Credentials.Engine == credential.SQLite {
+	if err == nil && r.Credentials.Engine.Embedded() {
 		err = m.acquireFile(ctx, p)
 	}
 	return r, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"testing"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -25,6 +26,25 @@ var toyDialect = dialect{
 	embedded:   true,
 	marker:     `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row integer PRIMARY KEY, store_id text NOT NULL, created_at timestamp NOT NULL)`,
 	parts:      sqliteDialect.parts,
+	archive:    sqliteDialect.archive,
+}
+
+// TestEveryEngineIsRegistered checks that the registry has a line for each engine, and for
+// Supabase, whose databases are PostgreSQL's.
+func TestEveryEngineIsRegistered(t *testing.T) {
+	t.Parallel()
+	for _, name := range append([]credential.EngineName{credential.Supabase, Toy}, credential.Engines...) {
+		r, ok := registered[name]
+		if !ok || r.dialect.archive == (ArchiveSQL{}) {
+			t.Errorf("%s has no line in registered, or no SQL of archives in its dialect", name)
+		}
+		if name != Toy && r.dialect.embedded != name.Embedded() {
+			t.Errorf("%s: the dialect says embedded = %t", name, r.dialect.embedded)
+		}
+	}
+	if len(registered) != len(credential.Engines)+2 {
+		t.Errorf("%d engines are registered, credential.Engines lists %v", len(registered), credential.Engines)
+	}
 }
 
 // toyEngine keeps its databases in a folder of the test.

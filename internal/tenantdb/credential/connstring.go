@@ -113,7 +113,7 @@ func (r *pasteReader) sql() EngineName {
 // read recognises the form of text and parses it.
 func (r *pasteReader) read(text string) {
 	switch {
-	case defaultPorts[r.sql()] == 0:
+	case factsOf[r.sql()].port == 0:
 		r.faults.Add("type", "takes no connection string")
 		return
 	case len(text) > maxConnectionString:
@@ -152,19 +152,14 @@ func (r *pasteReader) readForm(text string) {
 }
 
 func (r *pasteReader) notRecognised() {
-	r.fault("must begin with %s", urlPrefixes[r.sql()])
+	r.fault("must begin with %s", factsOf[r.sql()].prefixes)
 }
-
-// urlPrefixes maps engines to the prefixes of their URLs.
-var urlPrefixes = map[EngineName]string{PostgreSQL: "postgresql:// or postgres://", MySQL: "mysql:// or mariadb://"}
 
 // mustEncode adds the fault of a URL whose parts cannot be distinguished.
 func (r *pasteReader) mustEncode() {
 	r.fault("must have the form %s://user:password@host:port/database; write special characters in the password percent-encoded: "+
-		"%%40 for @, %%3A for :, %%2F for /, %%3F for ?, %%23 for #, %%25 for %%", urlScheme[r.sql()])
+		"%%40 for @, %%3A for :, %%2F for /, %%3F for ?, %%23 for #, %%25 for %%", factsOf[r.sql()].scheme)
 }
-
-var urlScheme = map[EngineName]string{PostgreSQL: "postgresql", MySQL: "mysql"}
 
 // EngineOfScheme returns the engine that a URL's scheme names, or "". A driver
 // may be named after a plus sign, as in "postgresql+asyncpg".
@@ -181,9 +176,6 @@ func EngineOfScheme(scheme string) EngineName {
 	return ""
 }
 
-// productNames maps engines to the names that are shown to people.
-var productNames = map[EngineName]string{PostgreSQL: "PostgreSQL", MySQL: "MySQL or MariaDB"}
-
 // checkScheme reports whether the scheme matches the type that was chosen.
 func (r *pasteReader) checkScheme(scheme string) bool {
 	engine := EngineOfScheme(scheme)
@@ -192,9 +184,9 @@ func (r *pasteReader) checkScheme(scheme string) bool {
 		return true
 	case engine != "":
 		r.fault("is of %s, and the type %q was chosen; choose the type %q for it, or paste a string that begins with %s",
-			productNames[engine], string(r.engine), string(engine), urlPrefixes[r.sql()])
+			engine.Products(), string(r.engine), string(engine), factsOf[r.sql()].prefixes)
 	case strings.EqualFold(scheme, "https"), strings.EqualFold(scheme, "http"):
-		r.fault("is the address of a web page or an API; the connection string of the database must begin with %s", urlPrefixes[r.sql()])
+		r.fault("is the address of a web page or an API; the connection string of the database must begin with %s", factsOf[r.sql()].prefixes)
 	default:
 		r.notRecognised()
 	}

@@ -30,7 +30,7 @@ func (r *pasteReader) readCommand(text string) {
 		r.notRecognised()
 		return
 	}
-	if !r.checkScheme(urlScheme[engine]) {
+	if !r.checkScheme(factsOf[engine].scheme) {
 		return
 	}
 	r.readOptions(engine, words[1:])

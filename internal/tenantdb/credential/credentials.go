@@ -81,13 +81,18 @@ type Credentials struct {
 	Reader Reader
 }
 
+// PlanRole chooses the password of the role that a run may create for the store, in a
+// database of the owner's own on an engine on which a database has many owners.
+func (c *Credentials) PlanRole() {
+	if c.Engine == PostgreSQL && c.Kind != Managed {
+		c.RolePassword = NewPassword()
+	}
+}
+
 // ManagedSQLite returns the credentials of a store's embedded database.
 func ManagedSQLite(store stoa.StoreID) Credentials {
 	return Credentials{Kind: Managed, Engine: SQLite, Database: store.String()}
 }
-
-// defaultPorts are used if a connection string contains no port.
-var defaultPorts = map[EngineName]int{PostgreSQL: 5432, MySQL: 3306}
 
 // Validate checks the credentials and sets defaults. It reports all faults
 // together.
@@ -96,13 +101,13 @@ func (c *Credentials) Validate() error { return c.ValidateUnder(SupabaseRules{})
 // ValidateUnder is Validate with the rules of another Supabase.
 func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 	if c.Port == 0 {
-		c.Port = defaultPorts[c.Engine]
+		c.Port = factsOf[c.Engine].port
 	}
 	if c.TLS == "" {
 		c.TLS = TLSVerify
 	}
 	var faults stoa.Invalid
-	if defaultPorts[c.Engine] == 0 {
+	if factsOf[c.Engine].port == 0 {
 		// Only Stoa may name an embedded database, because it could be another
 		// store's.
 		faults.Add("type", "must be %q, %q or %q", KindPostgreSQL, KindMySQL, KindSupabase)

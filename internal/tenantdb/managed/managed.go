@@ -89,7 +89,7 @@ func (d *Databases) NewCredentials(ctx context.Context, store stoa.StoreID) (cre
 // NewCredentialsOn does what NewCredentials does for a database of one engine. It fails with
 // invalid_request if the operator has no such server.
 func (d *Databases) NewCredentialsOn(ctx context.Context, store stoa.StoreID, engine credential.EngineName) (credential.Credentials, error) {
-	if engine == credential.SQLite {
+	if engine.Embedded() {
 		return credential.ManagedSQLite(store), nil
 	}
 	if d.server() == nil || d.server().Admin.Engine != engine {
@@ -128,7 +128,7 @@ func (d *Databases) Make(ctx context.Context, c credential.Credentials) error {
 	switch {
 	case c.Kind != credential.Managed:
 		return nil
-	case c.Engine == credential.SQLite:
+	case c.Engine.Embedded():
 		return d.tenants.MakeEmbedded(c)
 	}
 	err := d.onServer(c.Engine, c.Host, c.Port, c.Database, func(h host, db *tenantdb.DB) error { return h.make(ctx, db, c) })
@@ -146,7 +146,7 @@ func (d *Databases) Drop(ctx context.Context, store stoa.StoreID, info tenantdb.
 	switch {
 	case info.Kind != credential.Managed:
 		return nil
-	case info.Engine == credential.SQLite:
+	case info.Engine.Embedded():
 		return d.tenants.RemoveEmbedded(store)
 	}
 	return d.onServer(info.Engine, info.Host, info.Port, info.DatabaseName, func(h host, db *tenantdb.DB) error {

@@ -134,7 +134,7 @@ func (d *Databases) DropOrphan(ctx context.Context, s Orphan) error {
 	if owners > 0 {
 		return fmt.Errorf("%s belongs to a store now", s.Name)
 	}
-	if s.Engine == credential.SQLite {
+	if s.Engine.Embedded() {
 		id, err := stoa.ParseID[stoa.StoreID](s.Name)
 		if err != nil {
 			return err

@@ -1,0 +1,27 @@
+package tenantdb
+
+// ArchiveSQL is what differs between the engines when the rows of a store's tables are read
+// into an archive and written from one.
+type ArchiveSQL struct {
+	// Version is the expression of the server's version.
+	Version string
+	// TableNamed is the query for the name of the table that its argument names, if there is one.
+	TableNamed string
+	// Unsafe is the query for up to 10,000 tables that a snapshot does not cover. It is empty
+	// if there can be none.
+	Unsafe string
+	// Bytes is the expression of the length in bytes of the text %s, and JSONText that of the
+	// JSON column %s as a text.
+	Bytes, JSONText string
+	// Upsert is the clause of an INSERT that changes the rows that exist. The columns of the key
+	// replace %s. Proposed is the expression of the new value of the column %s.
+	Upsert, Proposed string
+	// CopyIn means that DB.CopyIn inserts rows.
+	CopyIn bool
+}
+
+// ArchiveSQL returns what is the engine's own when rows are written from an archive.
+func (db *DB) ArchiveSQL() ArchiveSQL { return db.dialect.archive }
+
+// ArchiveSQL returns what is the engine's own when rows are read into an archive.
+func (s *Snapshot) ArchiveSQL() ArchiveSQL { return s.db.dialect.archive }

@@ -1,0 +1,98 @@
+package tenantdb_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa/internal/testkit"
+)
+
+// registries are the files with a line for each engine, and the words by which ARCHITECTURE.md
+// names them under "How to add an engine". A test beside each fails if an engine has no line.
+var registries = map[string]string{
+	"tenantdb/engine.go":                 "`registered`",
+	"tenantdb/managed/managed.go":        "`hosts`",
+	"moves/recorder.go":                  "`recorders`",
+	"console/database_snippets.go":       "`snippets`",
+	"tenantdb/credential/engine_name.go": "`credential/engine_name.go`",
+}
+
+// namesOneEngine are the other files that name an engine, and why none of them needs a line
+// for another one.
+var namesOneEngine = map[string]string{
+	"tenantdb/supabase.go":        "makes its credentials",
+	"tenantdb/extensions.go":      "PostgreSQL's",
+	"tenantdb/exposure.go":        "PostgreSQL's",
+	"tenantdb/postgres.go":        "PostgreSQL's",
+	"tenantdb/tables.go":          "types of columns, the same on all engines",
+	"tenantdb/scratch.go":         "makes a file",
+	"tenantdb/managed_server.go":  "managed databases without a server are files",
+	"tenantdb/managed/orphans.go": "finds files",
+	"moves/moves.go":              "managed databases may always be files",
+	"imports/record.go":           "schemas of PostgreSQL",
+	"cli/demo.go":                 "has a flag for each of two servers",
+	"cli/stores_move.go":          "knows MariaDB as MySQL",
+}
+
+// TestEnginesAreKnownInFewPlaces checks that no file names an engine beside those above. A
+// file that asks what a database is like uses the dialect, or the engine's facts.
+func TestEnginesAreKnownInFewPlaces(t *testing.T) {
+	t.Parallel()
+	name := regexp.MustCompile(`credential\.(SQLite|PostgreSQL|MySQL|Supabase)\b`)
+	found := map[string]bool{}
+	testkit.Must(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (strings.HasSuffix(d.Name(), "test") || d.Name() == "testkit"):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if file := strings.TrimPrefix(path, "../"); name.Match(text) || file == "tenantdb/credential/engine_name.go" {
+			found[file] = true
+		}
+		return err
+	}))
+	want := map[string]bool{}
+	for file := range registries {
+		want[file] = true
+	}
+	for file := range namesOneEngine {
+		want[file] = true
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("files that name an engine (-listed +found): ask the dialect or credential.EngineName, or list the file here and in ARCHITECTURE.md:\n%s", diff)
+	}
+}
+
+// TestArchitectureSaysWhatAnEngineNeeds compares the list of the document with the files of an
+// engine and the lines of the registries.
+func TestArchitectureSaysWhatAnEngineNeeds(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	testkit.Must(t, err)
+	_, list, _ := strings.Cut(string(text), "**an engine**:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	words := map[string]bool{ // an engine's own files, and where they are
+		"`Engine`": true, "`NAME.go`": true, "`dialect_NAME.go`": true, "`migrations/NAME`": true, "`structure/NAME.json`": true,
+		"`tenantdb`": true, "`tenantdb/managed`": true, "`moves`": true, "`console`": true, "`recorder_NAME.go`": true,
+	}
+	for _, word := range registries {
+		words[word] = true
+	}
+	shown := map[string]bool{}
+	for _, word := range regexp.MustCompile("`[^`]+`").FindAllString(list, -1) {
+		shown[word] = true
+	}
+	if diff := cmp.Diff(words, shown); diff != "" {
+		t.Errorf("the list of an engine in ARCHITECTURE.md (-needed +shown):\n%s", diff)
+	}
+}
