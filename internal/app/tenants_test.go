@@ -100,7 +100,7 @@ func (f fleetBench) store(engine credential.EngineName, via *gateway) member {
 		if _, err := db.Migrate(ctx); err != nil {
 			return err
 		}
-		return storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug})
+		return storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, ProfileValues: storedata.ProfileValues{Name: s.Name, Slug: s.Slug}})
 	})
 	kept := c
 	if via != nil {

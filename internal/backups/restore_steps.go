@@ -288,7 +288,7 @@ func (s *Service) becomeClone(ctx context.Context, db *tenantdb.DB, r restoreRow
 		return err
 	}
 	without := storedata.Without{Customers: slices.Contains(r.withouts(), WithoutCustomers), Orders: slices.Contains(r.withouts(), WithoutOrders)}
-	if err := storedata.BecomeClone(ctx, db, storedata.Profile{ID: r.StoreID, Name: identity.Name, Slug: identity.Slug}, without); err != nil {
+	if err := storedata.BecomeClone(ctx, db, storedata.Profile{ID: r.StoreID, ProfileValues: storedata.ProfileValues{Name: identity.Name, Slug: identity.Slug}}, without); err != nil {
 		return err
 	}
 	owner, err := authz.OwnerOf(ctx, s.db, r.StoreID)

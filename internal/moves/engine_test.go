@@ -50,7 +50,7 @@ func newTrial(t *testing.T, from, to credential.EngineName) *trial {
 	}}
 	_, err = tr.from.Migrate(t.Context())
 	testkit.Must(t, err)
-	testkit.Must(t, storedata.CreateStore(t.Context(), tr.writer, storedata.Profile{ID: tr.store, Name: "Bakery", Slug: "bakery"}))
+	testkit.Must(t, storedata.CreateStore(t.Context(), tr.writer, storedata.Profile{ID: tr.store, ProfileValues: storedata.ProfileValues{Name: "Bakery", Slug: "bakery"}}))
 	return tr
 }
 

@@ -317,7 +317,7 @@ func (p project) storeInPublic(t *testing.T, b fixture, s stores.Store) {
 	testkit.Must(t, db.Mark(t.Context(), s.ID))
 	_, err = db.Migrate(t.Context())
 	testkit.Must(t, err)
-	testkit.Must(t, storedata.CreateStore(t.Context(), db, storedata.Profile{ID: s.ID, Name: "As it was", Slug: s.Slug}))
+	testkit.Must(t, storedata.CreateStore(t.Context(), db, storedata.Profile{ID: s.ID, ProfileValues: storedata.ProfileValues{Name: "As it was", Slug: s.Slug}}))
 	p.sb.Expose(t, p.Ref)
 	if !p.may(t, "anon", `SELECT * FROM public.users`) {
 		t.Fatal("the tables are closed")

@@ -198,7 +198,7 @@ func (e *execution) createStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return storedata.CreateStore(ctx, e.tenant, storedata.Profile{ID: e.run.StoreID, Name: identity.Name, Slug: identity.Slug})
+	return storedata.CreateStore(ctx, e.tenant, storedata.Profile{ID: e.run.StoreID, ProfileValues: storedata.ProfileValues{Name: identity.Name, Slug: identity.Slug}})
 }
 
 func (e *execution) createOwner(ctx context.Context) error {

@@ -34,7 +34,10 @@ func cutID(expression string) string { return cutAny(expression, idLength) }
 // none.
 func selectList[T any](table string) string {
 	var list []string
-	for f := range reflect.TypeFor[T]().Fields() {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		if f.Anonymous {
+			continue // its fields follow
+		}
 		column := f.Tag.Get("db")
 		expression := f.Tag.Get("sql")
 		if expression == "" {

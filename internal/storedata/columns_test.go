@@ -33,13 +33,13 @@ var readers = map[string]func(context.Context, *tenantdb.DB, stoa.StoreID){
 		_, _ = storedata.AddProduct(ctx, db, storedata.NewProduct{Name: "N", Slug: "n", Currency: "EUR", Category: "general"})
 	},
 	"CreateStore": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
-		_ = storedata.CreateStore(ctx, db, storedata.Profile{ID: id, Name: "N", Slug: "n"})
+		_ = storedata.CreateStore(ctx, db, storedata.Profile{ID: id, ProfileValues: storedata.ProfileValues{Name: "N", Slug: "n"}})
 	},
 	"CreateOwner": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
 		_ = storedata.CreateOwner(ctx, db, storedata.Owner{ID: stoa.NewID[stoa.UserID](), Email: "a@example.com"})
 	},
 	"BecomeClone": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
-		_ = storedata.BecomeClone(ctx, db, storedata.Profile{ID: id, Name: "N", Slug: "n"}, storedata.Without{Customers: true})
+		_ = storedata.BecomeClone(ctx, db, storedata.Profile{ID: id, ProfileValues: storedata.ProfileValues{Name: "N", Slug: "n"}}, storedata.Without{Customers: true})
 	},
 	"ProveWritable": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) { _ = storedata.ProveWritable(ctx, db, id) },
 	"StoreIDs":      func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) { _, _ = storedata.StoreIDs(ctx, db) },

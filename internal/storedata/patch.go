@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stoahq/stoa"
 )
@@ -24,36 +25,25 @@ func (p ProfilePatch) Fields() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// profileField is a field of Profile that a patch can set.
+// profileField is one of ProfileFields.
 type profileField struct {
 	column  string
 	name    string // in JSON
 	initial string // its value in a new store when none is given
 	check   check  // nil for JSON
-	profile int    // its index in Profile
-	patch   int    // its index in ProfilePatch
+	index   int    // in ProfileFields
 }
 
-// profileFields are derived from the tags of Profile, texts first.
+// profileFields are derived from the tags of ProfileFields, texts first.
 var profileFields = makeProfileFields()
 
 // makeProfileFields panics for a field without a check: it runs when the program
 // starts, and in every test.
 func makeProfileFields() []profileField {
 	var texts, objects []profileField
-	profile := reflect.TypeFor[Profile]()
-	patch := reflect.TypeFor[ProfilePatch]()
-	for i := range patch.NumField() {
-		f, ok := profile.FieldByName(patch.Field(i).Name)
-		if !ok || f.Type != patch.Field(i).Type.Elem() {
-			panic("storedata: Profile has no field " + patch.Field(i).Name + " of the patch's type")
-		}
-		field := profileField{
-			column: f.Tag.Get("db"), name: f.Tag.Get("json"), initial: f.Tag.Get("initial"), profile: f.Index[0], patch: i,
-		}
-		if name, _, _ := strings.Cut(patch.Field(i).Tag.Get("json"), ","); name != field.name {
-			panic("storedata: " + f.Name + " has two names in JSON")
-		}
+	for f := range reflect.TypeFor[ProfileValues]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		field := profileField{column: f.Tag.Get("db"), name: name, initial: f.Tag.Get("initial"), index: f.Index[0]}
 		if f.Type == reflect.TypeFor[JSON]() {
 			objects = append(objects, field)
 			continue
@@ -82,19 +72,34 @@ func checkOf(f reflect.StructField) check {
 	return c
 }
 
-// patch returns the patch that sets every field of p, with the initial values of a
-// new store.
-func (p Profile) patch() ProfilePatch {
+// patch returns the patch that sets every field to its value in p.
+func (p *Profile) patch() ProfilePatch {
 	var patch ProfilePatch
-	from, to := reflect.ValueOf(&p).Elem(), reflect.ValueOf(&patch).Elem()
+	from, to := reflect.ValueOf(&p.ProfileValues).Elem(), reflect.ValueOf(&patch).Elem()
 	for _, f := range profileFields {
-		value := from.Field(f.profile)
-		if f.initial != "" && value.String() == "" {
-			value.SetString(f.initial)
-		}
-		to.Field(f.patch).Set(value.Addr())
+		to.Field(f.index).Set(from.Field(f.index).Addr())
 	}
 	return patch
+}
+
+// setInitial sets the fields that are empty to their values in a new store.
+func (p *Profile) setInitial() {
+	values := reflect.ValueOf(&p.ProfileValues).Elem()
+	for _, f := range profileFields {
+		if value := values.Field(f.index); f.initial != "" && value.String() == "" {
+			value.SetString(f.initial)
+		}
+	}
+}
+
+// MarshalJSON writes the empty fields too, which the tags of ProfileFields omit for patches.
+func (p Profile) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID stoa.StoreID `json:"id"`
+		ProfilePatch
+		CreatedAt time.Time `json:"createdAt"`
+		UpdatedAt time.Time `json:"updatedAt"`
+	}{p.ID, p.patch(), p.CreatedAt, p.UpdatedAt})
 }
 
 // Validate reports all faults of the patch, by JSON field name, so that a caller can
@@ -110,7 +115,7 @@ func (p ProfilePatch) assignments() (columns []string, values []any, err error) 
 	var faults stoa.Invalid
 	patch := reflect.ValueOf(p)
 	for _, f := range profileFields {
-		switch value := patch.Field(f.patch).Interface().(type) {
+		switch value := patch.Field(f.index).Interface().(type) {
 		case *string:
 			if value != nil {
 				verify(&faults, f.name, *value, f.check)
@@ -146,7 +151,7 @@ func (p *ProfilePatch) Set(column, value string) bool {
 	if i < 0 {
 		return false
 	}
-	switch field := reflect.ValueOf(p).Elem().Field(profileFields[i].patch).Addr().Interface().(type) {
+	switch field := reflect.ValueOf(p).Elem().Field(profileFields[i].index).Addr().Interface().(type) {
 	case **string:
 		*field = &value
 	case **JSON:

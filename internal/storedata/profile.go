@@ -13,60 +13,47 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// Profile contains everything that a store publishes about itself. A text that is not
-// given is empty.
-//
-// The tags define a field: db its column, max the column's limit in characters, check the
-// check of its values, initial its value in a new store. Select lists, validation and
-// updates follow from them. A field becomes public when a view of the API or of the
-// storefront names it.
-type Profile struct {
-	ID           stoa.StoreID `db:"id" json:"id"`
-	Name         string       `db:"name" max:"120" check:"name" json:"name"`
-	Slug         string       `db:"slug" max:"63" check:"slug" json:"slug"`
-	Description  string       `db:"description" max:"2000" check:"lines" json:"description"`
-	ContactEmail string       `db:"contact_email" max:"254" check:"email" json:"contactEmail"`
-	ContactPhone string       `db:"contact_phone" max:"40" check:"phone" json:"contactPhone"`
-	Website      string       `db:"website" max:"2048" check:"url" json:"website"`
-	AddressLine1 string       `db:"address_line1" max:"200" check:"line" json:"addressLine1"`
-	AddressLine2 string       `db:"address_line2" max:"200" check:"line" json:"addressLine2"`
-	City         string       `db:"city" max:"120" check:"line" json:"city"`
-	Region       string       `db:"region" max:"120" check:"line" json:"region"`
-	PostalCode   string       `db:"postal_code" max:"20" check:"line" json:"postalCode"`
-	Country      string       `db:"country" max:"2" check:"country" json:"country"`                   // ISO 3166-1 alpha-2
-	Currency     string       `db:"currency" max:"3" check:"currency" initial:"USD" json:"currency"`  // ISO 4217
-	Timezone     string       `db:"timezone" max:"64" check:"timezone" initial:"UTC" json:"timezone"` // IANA
-	Locale       string       `db:"locale" max:"35" check:"locale" initial:"en" json:"locale"`        // BCP 47
-	Theme        JSON         `db:"theme" json:"theme"`
-	Settings     JSON         `db:"settings" json:"settings"`
-	LogoURL      string       `db:"logo_url" max:"2048" check:"url" json:"logoUrl"`
-	CreatedAt    time.Time    `db:"created_at" json:"createdAt"`
-	UpdatedAt    time.Time    `db:"updated_at" json:"updatedAt"`
+// ProfileFields are the fields of a store's profile that its owner can change: this is the one
+// place that lists them. The tag db names the column of stores, max limits its characters,
+// check names the check of its values, initial its value in a new store. Select lists,
+// validation, patches and updates follow from them. A field becomes public when a view of the
+// API or of the storefront names it.
+type ProfileFields[Text, Object any] struct {
+	Name         Text   `db:"name" max:"120" check:"name" json:"name,omitempty"`
+	Slug         Text   `db:"slug" max:"63" check:"slug" json:"slug,omitempty"`
+	Description  Text   `db:"description" max:"2000" check:"lines" json:"description,omitempty"`
+	ContactEmail Text   `db:"contact_email" max:"254" check:"email" json:"contactEmail,omitempty"`
+	ContactPhone Text   `db:"contact_phone" max:"40" check:"phone" json:"contactPhone,omitempty"`
+	Website      Text   `db:"website" max:"2048" check:"url" json:"website,omitempty"`
+	AddressLine1 Text   `db:"address_line1" max:"200" check:"line" json:"addressLine1,omitempty"`
+	AddressLine2 Text   `db:"address_line2" max:"200" check:"line" json:"addressLine2,omitempty"`
+	City         Text   `db:"city" max:"120" check:"line" json:"city,omitempty"`
+	Region       Text   `db:"region" max:"120" check:"line" json:"region,omitempty"`
+	PostalCode   Text   `db:"postal_code" max:"20" check:"line" json:"postalCode,omitempty"`
+	Country      Text   `db:"country" max:"2" check:"country" json:"country,omitempty"`                   // ISO 3166-1 alpha-2
+	Currency     Text   `db:"currency" max:"3" check:"currency" initial:"USD" json:"currency,omitempty"`  // ISO 4217
+	Timezone     Text   `db:"timezone" max:"64" check:"timezone" initial:"UTC" json:"timezone,omitempty"` // IANA
+	Locale       Text   `db:"locale" max:"35" check:"locale" initial:"en" json:"locale,omitempty"`        // BCP 47
+	Theme        Object `db:"theme" json:"theme,omitempty"`
+	Settings     Object `db:"settings" json:"settings,omitempty"`
+	LogoURL      Text   `db:"logo_url" max:"2048" check:"url" json:"logoUrl,omitempty"`
 }
 
-// ProfilePatch changes the fields of Profile with the same names. nil leaves a field
-// unchanged. An empty string clears an optional field. Theme and Settings are replaced as
-// a whole.
-type ProfilePatch struct {
-	Name         *string `json:"name,omitempty"`
-	Slug         *string `json:"slug,omitempty"`
-	Description  *string `json:"description,omitempty"`
-	ContactEmail *string `json:"contactEmail,omitempty"`
-	ContactPhone *string `json:"contactPhone,omitempty"`
-	Website      *string `json:"website,omitempty"`
-	AddressLine1 *string `json:"addressLine1,omitempty"`
-	AddressLine2 *string `json:"addressLine2,omitempty"`
-	City         *string `json:"city,omitempty"`
-	Region       *string `json:"region,omitempty"`
-	PostalCode   *string `json:"postalCode,omitempty"`
-	Country      *string `json:"country,omitempty"`
-	Currency     *string `json:"currency,omitempty"`
-	Timezone     *string `json:"timezone,omitempty"`
-	Locale       *string `json:"locale,omitempty"`
-	Theme        *JSON   `json:"theme,omitempty"`
-	Settings     *JSON   `json:"settings,omitempty"`
-	LogoURL      *string `json:"logoUrl,omitempty"`
+// ProfileValues are the values of all fields of a profile.
+type ProfileValues = ProfileFields[string, JSON]
+
+// Profile contains everything that a store publishes about itself. A text that is not
+// given is empty.
+type Profile struct {
+	ID stoa.StoreID `db:"id" json:"id"`
+	ProfileValues
+	CreatedAt time.Time `db:"created_at" json:"createdAt"`
+	UpdatedAt time.Time `db:"updated_at" json:"updatedAt"`
 }
+
+// ProfilePatch changes the fields that are not nil. An empty string clears an optional field.
+// Theme and Settings are replaced as a whole.
+type ProfilePatch ProfileFields[*string, *JSON]
 
 // ErrForeignStore means that the database already holds another store.
 var ErrForeignStore error = stoa.Errorf(stoa.DatabaseNotEmpty,
@@ -77,6 +64,7 @@ var ErrForeignStore error = stoa.Errorf(stoa.DatabaseNotEmpty,
 // are ignored. It fails with ErrForeignStore when the row is another store's, and with
 // invalid_request for an invalid profile.
 func CreateStore(ctx context.Context, db *tenantdb.DB, p Profile) error {
+	p.setInitial()
 	columns, args, err := p.patch().assignments()
 	if err != nil {
 		return err

@@ -28,15 +28,15 @@ var sameJSON = cmp.Transformer("JSON", func(j storedata.JSON) any {
 })
 
 func fullProfile() storedata.Profile {
-	return storedata.Profile{
-		ID: stoa.NewID[stoa.StoreID](), Name: hostile, Slug: "bakery-2", Description: hostile + "\r\n\t" + hostile,
+	return storedata.Profile{ID: stoa.NewID[stoa.StoreID](), ProfileValues: storedata.ProfileValues{
+		Name: hostile, Slug: "bakery-2", Description: hostile + "\r\n\t" + hostile,
 		ContactEmail: "O'Brien+Sales@Example.COM", ContactPhone: "+49 (30) 123-45", Website: "https://example.com/ü?a='b'&c=%27",
 		AddressLine1: hostile, AddressLine2: hostile, City: "São Paulo ", Region: " Ŋ", PostalCode: "SW1A 1AA ", Country: "BR",
 		Currency: "KWD", Timezone: "America/Argentina/Buenos_Aires", Locale: "zh-Hant-TW",
 		Theme:    storedata.JSON(`{"colour":"#fff","sizes":[1,2.5,-3e2],"emoji":"🧁 <b>&","q":"'; --","u":null,"t":true}`),
 		Settings: storedata.JSON(`{"a":{"b":{"c":[]}},"big":9007199254740993}`),
 		LogoURL:  "http://cdn.example.com/logo.png",
-	}
+	}}
 }
 
 func TestProfileRoundTrip(t *testing.T) {
@@ -81,6 +81,17 @@ func TestProfileJSON(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// TestProfileVersionIsThatOfOtherReleases checks that a profile keeps its version: replicas of
+// two releases answer the same clients.
+func TestProfileVersionIsThatOfOtherReleases(t *testing.T) {
+	t.Parallel()
+	var p storedata.Profile
+	p.ID, p.Name, p.Slug, p.Theme = stoa.StoreID{15: 1}, "Bakery", "bakery", storedata.JSON(`{"a":1}`)
+	if got := p.Version(); got != "1279633bf2f3c6ef8d6e0267c2e0e7e2" {
+		t.Errorf("got %s", got)
+	}
 }
 
 // TestNewColumnIsPrivate checks that no result contains a column that no struct names.
@@ -165,7 +176,7 @@ func TestForeignStoreIsRefused(t *testing.T) {
 		}
 		// The slugs differ, so that only the rule of a single row can cause an error.
 		errs := atOnce(8, func(i int) error {
-			p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Name: "x", Slug: fmt.Sprintf("store-%d", i)}
+			p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), ProfileValues: storedata.ProfileValues{Name: "x", Slug: fmt.Sprintf("store-%d", i)}}
 			return storedata.CreateStore(t.Context(), db, p)
 		})
 		created := 0
@@ -186,7 +197,7 @@ func TestForeignStoreIsRefused(t *testing.T) {
 func TestCreateStoreValidates(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
-		err := storedata.CreateStore(t.Context(), db, storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Slug: "No", Currency: "EURO"})
+		err := storedata.CreateStore(t.Context(), db, storedata.Profile{ID: stoa.NewID[stoa.StoreID](), ProfileValues: storedata.ProfileValues{Slug: "No", Currency: "EURO"}})
 		if got, want := faultsOf(t, err), []string{"currency", "name", "slug"}; !slices.Equal(got, want) {
 			t.Errorf("got faults %v, want %v", got, want)
 		}

@@ -19,7 +19,7 @@ const hostile = ` Robert'); DROP TABLE stores;-- "q" \ \' % _ ? $1 :x {} ğŸ§ğŸ‘
 // setup creates one store in db.
 func setup(t *testing.T, db *tenantdb.DB) storedata.Profile {
 	t.Helper()
-	p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Name: "Bakery", Slug: "bakery"}
+	p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), ProfileValues: storedata.ProfileValues{Name: "Bakery", Slug: "bakery"}}
 	testkit.Must(t, storedata.CreateStore(t.Context(), db, p))
 	p, err := storedata.ReadProfile(t.Context(), db, p.ID)
 	testkit.Must(t, err)

@@ -187,7 +187,7 @@ func (b replica) connect(t *testing.T, s Store, c credential.Credentials) {
 	testkit.Must(t, err)
 	_, err = db.Migrate(ctx)
 	testkit.Must(t, err)
-	testkit.Must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug}))
+	testkit.Must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, ProfileValues: storedata.ProfileValues{Name: s.Name, Slug: s.Slug}}))
 	testkit.Must(t, db.Close())
 	testkit.Must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := b.BeginProvisioning(ctx, tx, s.ID); err != nil {
