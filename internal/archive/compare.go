@@ -9,7 +9,6 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
-	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // Compare reads the tables and returns an error that names the first one whose rows differ
@@ -54,7 +53,7 @@ type comparison struct {
 // are slower than one.
 func (c *comparison) run(ctx context.Context) error {
 	return c.db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
-		if c.db.Engine == credential.SQLite {
+		if c.db.Engine.Embedded() {
 			return c.read(ctx, s, false)
 		}
 		helping, cancel := context.WithCancel(ctx)

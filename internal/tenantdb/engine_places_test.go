@@ -35,6 +35,7 @@ var namesOneEngine = map[string]string{
 	"tenantdb/managed_server.go":  "managed databases without a server are files",
 	"tenantdb/managed/orphans.go": "finds files",
 	"moves/moves.go":              "managed databases may always be files",
+	"archive/deferred.go":         "indexes and references of PostgreSQL, created late",
 	"imports/record.go":           "schemas of PostgreSQL",
 	"cli/demo.go":                 "has a flag for each of two servers",
 	"cli/stores_move.go":          "knows MariaDB as MySQL",
