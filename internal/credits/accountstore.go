@@ -66,6 +66,7 @@ func (l *Ledger) flush(ctx context.Context, tx *masterdb.Tx, a *account) error {
 		return err
 	}
 	tx.AfterCommit(func() { l.changed(a.StoreID) })
+	tx.NotifyServers(changeTopic, a.StoreID.String())
 	return nil
 }
 

@@ -35,11 +35,19 @@ type Ledger struct {
 func New(db *masterdb.DB) *Ledger {
 	l := &Ledger{db: db, metrics: newMetrics(), balances: newBalanceRows(db)}
 	l.spends = newSpendBatcher(l)
+	db.Subscribe(changeTopic, func(payload string) {
+		if store, err := stoa.ParseID[stoa.StoreID](payload); err == nil {
+			l.changed(store)
+		}
+	}, func() {}) // the sweeps of those who follow find what was missed
 	return l
 }
 
+// changeTopic is the topic of the notification that a command has changed an account.
+const changeTopic = "credits"
+
 // OnChange registers fn, which is called with the store after each change of its
-// account that this process commits. fn must not block. OnChange must not be
+// account that this process or a command commits. fn must not block. OnChange must not be
 // called once the ledger is in use.
 func (l *Ledger) OnChange(fn func(stoa.StoreID)) { l.onChange = append(l.onChange, fn) }
 

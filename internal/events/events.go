@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Topic is the topic of the notification, in this process only, that a transaction has
-// recorded events.
+// Topic is the topic of the notification that a transaction has recorded events: in this process
+// only, or in the servers when this process is none.
 const Topic = "events"
 
 // Event is something that has happened.
@@ -55,6 +55,7 @@ func (e Event) JSON() ([]byte, error) {
 // catalogue lists for the type. A type that is not in the catalogue is an error.
 func Record(ctx context.Context, tx *masterdb.Tx, t Type, store stoa.StoreID, user stoa.UserID, data any) error {
 	tx.NotifyHere(Topic)
+	tx.NotifyServers(Topic, "")
 	return insert(ctx, tx, t, stoa.NewID[stoa.EventID](), store, user, data)
 }
 

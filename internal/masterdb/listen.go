@@ -33,6 +33,7 @@ type listenTimes struct {
 
 // listenState is the state of Listen.
 type listenState struct {
+	runs   atomic.Bool // Listen runs, or has run
 	silent atomic.Bool // Listen runs but receives no notifications
 	once   sync.Once
 	name   string // identifies this DB in the change log
@@ -60,6 +61,7 @@ func (db *DB) Listen(ctx context.Context, log *slog.Logger) {
 }
 
 func (db *DB) listen(ctx context.Context, log *slog.Logger, times listenTimes) {
+	db.listening.runs.Store(true)
 	l := &listener{db: db, log: log, channel: echoChannel(), listenTimes: times}
 	if db.pool == nil {
 		l.pollSQLite(ctx)

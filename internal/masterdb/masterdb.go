@@ -95,8 +95,10 @@ type Tx struct {
 	begin    string    // the statement that starts it on PostgreSQL
 	messages []message // for the subscribers, once the transaction has committed
 	here     []message // for the subscribers in this process
+	servers  []message // for those of the servers, if this process is none
 	after    []func()
 
+	listens    bool // the process has called Listen
 	statements *tracing.Statements
 	duplicate  bool // a statement has met a row with its unique value
 }

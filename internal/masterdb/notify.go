@@ -45,22 +45,32 @@ func (tx *Tx) NotifyHere(topic string) {
 	}
 }
 
+// NotifyServers sends a message to the subscribers of topic in the servers when tx commits, if
+// this process is none of them: a process that does not listen, such as a command, has nobody who
+// does what follows a change. In a server it does nothing.
+func (tx *Tx) NotifyServers(topic, payload string) {
+	if m := (message{topic: topic, payload: payload}); !tx.listens && !slices.Contains(tx.servers, m) {
+		tx.servers = append(tx.servers, m)
+	}
+}
+
 // publish stores the messages in the change log under origin. PostgreSQL delivers them when
 // tx commits.
 func (tx *Tx) publish(ctx context.Context, origin string) error {
-	if len(tx.messages) == 0 {
+	messages := slices.Concat(tx.messages, tx.servers)
+	if len(messages) == 0 {
 		return nil
 	}
 	if tx.pg == nil {
-		for _, m := range tx.messages {
+		for _, m := range messages {
 			if _, err := tx.Exec(ctx, `INSERT INTO change_log (origin, topic, payload, at) VALUES ($1, $2, $3, $4)`, origin, m.topic, m.payload, tx.Now); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	topics, payloads := make([]string, len(tx.messages)), make([]string, len(tx.messages))
-	for i, m := range tx.messages {
+	topics, payloads := make([]string, len(messages)), make([]string, len(messages))
+	for i, m := range messages {
 		topics[i], payloads[i] = m.topic, m.payload
 	}
 	return tx.ExecLater(ctx, `WITH messages AS (SELECT topic, payload FROM unnest($1::text[], $2::text[]) AS m (topic, payload)),

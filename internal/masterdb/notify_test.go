@@ -392,3 +392,40 @@ func TestListenOnSQLite(t *testing.T) {
 	}
 	testkit.Must(t, b.CheckListen(t.Context()))
 }
+
+// TestCommandsNotifyServers checks that the servers hear of what a process does that does not
+// listen, and that a server tells nobody: it does itself what follows.
+func TestCommandsNotifyServers(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			url := masterdbtest.URL(t, engine)
+			server, other, command := newReplica(t, url), newReplica(t, url), masterdbtest.Open(t, url)
+			tell := func(db *masterdb.DB, payload string) {
+				testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+					tx.NotifyServers(topic, payload)
+					tx.NotifyServers(topic, payload) // equal messages are one
+					return nil
+				}))
+			}
+			testkit.Must(t, server.Tx(t.Context(), func(tx *masterdb.Tx) error { return tx.Notify(topic, "listens") }))
+			for _, r := range []replica{server, other} {
+				if got := receive(t, r.heard); got != "listens" {
+					t.Fatalf("heard %q", got)
+				}
+			}
+			tell(server.DB, "of a server")
+			tell(command, "of a command")
+			for _, r := range []replica{server, other} {
+				got := receive(t, r.heard)
+				for got == "listens" { // a message may be heard twice
+					got = receive(t, r.heard)
+				}
+				if got != "of a command" {
+					t.Errorf("heard %q", got)
+				}
+			}
+		})
+	}
+}

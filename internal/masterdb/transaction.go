@@ -131,7 +131,9 @@ type liteBeginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-func (db *DB) newTx() *Tx { return &Tx{Now: db.Now(), statements: db.statements} }
+func (db *DB) newTx() *Tx {
+	return &Tx{Now: db.Now(), listens: db.listening.runs.Load(), statements: db.statements}
+}
 
 // committed notifies the subscribers if err is nil, which means that the transaction has
 // committed.
