@@ -270,8 +270,17 @@ func (c *trackedConn) isStale(now int64) bool {
 	return asked != 0 && c.session.Load() != 0 && time.Duration(now-asked) > staleAfter && (c.compared == 0 || time.Duration(now-c.compared) > staleAgain)
 }
 
-// probe requests an answer from the master and opens or closes the breaker accordingly.
+// probe requests an answer from the master and opens or closes the breaker accordingly. It
+// answers the requests for a probe that were made until its end. Otherwise one that a failed
+// call made during an outage would begin a probe after it, which hides the beginning of the
+// next outage: the server has answered others since that probe began.
 func (b *breaker) probe(ctx context.Context) {
+	defer func() {
+		select {
+		case <-b.probes:
+		default:
+		}
+	}()
 	began := b.now()
 	probing, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
