@@ -92,11 +92,12 @@ func (b *backlog) fill(ctx context.Context, waiting int) error {
 	progress("writing %d events", waiting)
 	store := b.f.shops[shopBehind].id
 	for _, statement := range []string{
-		`INSERT INTO events (id, position, store_id, type, data, created_at)
-			SELECT gen_random_uuid(), s.position + n, $1::uuid, 'credits.spent', '{"transactionId":"0198f2b4-5a1c-7d3e-8f60-9b1a2c3d4e5f","sequence":' || n
+		// The stream is moved first: a publisher waits for the statement, or begins anew.
+		`WITH moved AS (UPDATE event_stream SET position = position + $2::bigint RETURNING position)
+			INSERT INTO events (id, position, store_id, type, data, created_at)
+			SELECT gen_random_uuid(), m.position - $2::bigint + n, $1::uuid, 'credits.spent', '{"transactionId":"0198f2b4-5a1c-7d3e-8f60-9b1a2c3d4e5f","sequence":' || n
 				|| ',"amount":"-1","balanceAfter":"' || $2::bigint - n || '","type":"spend","description":"An import"}', now() - make_interval(secs => 86400 - n * 0.1)
-			FROM event_stream s, generate_series(1, $2::bigint) n`,
-		`UPDATE event_stream SET position = position + $2::bigint WHERE $1::uuid IS NOT NULL`,
+			FROM moved m, generate_series(1, $2::bigint) n`,
 		`UPDATE webhook_endpoints SET last_position = (SELECT position FROM event_stream) WHERE store_id = $1::uuid AND $2::bigint > 0`,
 	} {
 		if err := execMaster(ctx, b.f, statement, store, waiting); err != nil {
