@@ -53,15 +53,21 @@ func (l *loader) deferredParts() ([]deferredPart, error) {
 	return append(indexes, references...), nil // an index helps to check the references
 }
 
+// deferred returns the parts, and the structure of the database if there are any.
+func (l *loader) deferred(ctx context.Context) ([]deferredPart, tenantdb.Structure, error) {
+	parts, err := l.deferredParts()
+	if err != nil || parts == nil {
+		return nil, nil, err
+	}
+	structure, err := l.db.Structure(ctx)
+	return parts, structure, err
+}
+
 // dropDeferred drops the parts that the empty tables have. A failure leaves all of them,
 // which makes the load slower and nothing else: others may use the tables, for instance.
 func (l *loader) dropDeferred(ctx context.Context) error {
-	parts, err := l.deferredParts()
+	parts, structure, err := l.deferred(ctx)
 	if err != nil || parts == nil {
-		return err
-	}
-	structure, err := l.db.Structure(ctx)
-	if err != nil {
 		return err
 	}
 	_ = l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
@@ -83,12 +89,8 @@ func (l *loader) dropDeferred(ctx context.Context) error {
 
 // makeDeferred makes the parts that are missing, in one transaction.
 func (l *loader) makeDeferred(ctx context.Context) error {
-	parts, err := l.deferredParts()
+	parts, structure, err := l.deferred(ctx)
 	if err != nil || parts == nil {
-		return err
-	}
-	structure, err := l.db.Structure(ctx)
-	if err != nil {
 		return err
 	}
 	err = l.db.Tx(ctx, func(tx *tenantdb.Tx) error {

@@ -61,11 +61,16 @@ func bounded(f reflect.StructField, expression string) string {
 	case t.Kind() == reflect.Array:
 		return cutID(expression)
 	case t.Kind() == reflect.String:
-		limit, err := strconv.Atoi(f.Tag.Get("max"))
-		if err != nil {
-			panic("storedata: the text " + f.Name + " has no max tag")
-		}
-		return cutText(expression, limit)
+		return cutText(expression, maxOf(f))
 	}
 	return expression
+}
+
+// maxOf returns the limit of a text's characters, which its tag max has.
+func maxOf(f reflect.StructField) int {
+	limit, err := strconv.Atoi(f.Tag.Get("max"))
+	if err != nil {
+		panic("storedata: the text " + f.Name + " has no max tag")
+	}
+	return limit
 }

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -56,10 +55,7 @@ func makeProfileFields() []profileField {
 
 // checkOf returns the check that the tags of a text name.
 func checkOf(f reflect.StructField) check {
-	limit, err := strconv.Atoi(f.Tag.Get("max"))
-	if err != nil {
-		panic("storedata: the text " + f.Name + " has no max tag")
-	}
+	limit := maxOf(f)
 	checks := map[string]check{
 		"name": checkName(limit), "slug": checkSlug(limit), "line": checkLine(limit), "lines": checkLines(limit),
 		"email": optional(checkEmail), "phone": optional(checkPhone), "url": optional(checkURL), "country": optional(checkCountry),
