@@ -39,9 +39,9 @@ type Follower struct {
 }
 
 // Feed does the work of its followers shortly after accounts have changed: at once, or by
-// jobs. It never delays a change: a change only marks its account in memory. Sweep finds the accounts
-// that a killed process had marked. A Feed is safe for concurrent use once all followers
-// are added.
+// jobs. It never delays a change: a change only marks its account in memory. Sweep finds the
+// accounts that a killed process had marked. A Feed is safe for concurrent use once all
+// followers are added.
 type Feed struct {
 	db        *masterdb.DB
 	queue     *jobs.Queue
@@ -182,8 +182,15 @@ func (f *Feed) doNow(ctx context.Context, work []pendingJob) (left []pendingJob)
 	tried, done := make([]bool, len(work)), make([]bool, len(work))
 	for i, p := range work {
 		running.Go(func() error {
-			if tried[i] = ctx.Err() == nil; tried[i] {
+			if tried[i] = ctx.Err() == nil; !tried[i] {
+				return nil
+			}
+			err := stoa.CatchPanic(func() error {
 				done[i] = f.followers[p.Follower].Now(ctx, p.StoreID)
+				return nil
+			})
+			if err != nil {
+				f.log.ErrorContext(ctx, "work after a credit change panicked; a job does it", "store", p.StoreID.String(), "err", err)
 			}
 			return nil
 		})
