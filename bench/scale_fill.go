@@ -79,9 +79,9 @@ var fill = []struct {
 		SELECT pg_temp.id('t', n, k), store, k, CASE WHEN k = 1 THEN 'adjustment' ELSE 'spend' END, CASE WHEN k = 1 THEN 10000000 ELSE -10000 END, 10000000 - (k - 1) * 10000,
 			CASE WHEN k > 1 THEN 'product_import' END, CASE WHEN k > 1 THEN 1 END, CASE WHEN k > 1 THEN 10000 END, owner,
 			CASE WHEN k % 2 = 0 THEN 'user:' || md5('i' || n || '.' || k) END, CASE WHEN k % 2 = 0 THEN md5('h' || n || '.' || k) || md5('g' || n || '.' || k) END, pg_temp.made(n, k)`, ``},
-	{storeEvents, `INSERT INTO events (id, position, store_id, user_id, type, data, created_at)
-		SELECT pg_temp.id('t', n, k + 5), (SELECT position FROM event_stream) + row_number() OVER (ORDER BY k, n), store, owner, 'credits.spent',
-			'{"amount":"-1","balanceAfter":"990","description":"","reference":"","sequence":"' || k || '","serviceKey":"product_import","transactionId":"' || pg_temp.id('t', n, k + 5) || '","type":"spend"}', pg_temp.made(n, k)`, ``},
+	{storeEvents, `INSERT INTO event_ranges (store_id, first_position, last_position, last_seq, created_at)
+		SELECT store, (SELECT position FROM event_stream) + row_number() OVER (ORDER BY k, n), (SELECT position FROM event_stream) + row_number() OVER (ORDER BY k, n),
+			k + 5, pg_temp.made(n, k)`, ``},
 	{storeAudit, `INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
 		SELECT pg_temp.id('a', n, k), owner, store, (ARRAY['store.updated', 'auth.signed_in', 'product.updated', 'database.connected'])[1 + k % 4], 'success', '203.0.113.' || n % 250,
 			md5('q' || n || '.' || k), '{"fields":"name,theme"}', pg_temp.made(n, k)`, ``},
@@ -134,7 +134,7 @@ func fillWith(ctx context.Context, conn *pgx.Conn, at, n int) error {
 			return fmt.Errorf("%.60s: %w", table.sql, err)
 		}
 	}
-	if _, err := conn.Exec(ctx, `UPDATE event_stream SET position = (SELECT max(position) FROM events)`); err != nil {
+	if _, err := conn.Exec(ctx, `UPDATE event_stream SET position = greatest(position, (SELECT max(last_position) FROM event_ranges))`); err != nil {
 		return err
 	}
 	_, err := conn.Exec(ctx, `VACUUM ANALYZE`)

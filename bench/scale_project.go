@@ -37,7 +37,8 @@ func (a assumptions) rowsPerStore() map[string]float64 {
 	spends := a.Spends * day / a.Stores // of one store in a day
 	return map[string]float64{
 		"credit_transactions": spends * 365 * a.LedgerYears,
-		"events":              (spends + a.Changes) * 30,
+		"event_ranges":        spends * 30, // each spend alone: a busy store's have one together
+		"events":              a.Changes * 30,
 		"audit_events":        a.AuditPerDay * a.AuditDays,
 		"store_traffic":       a.Hours * 30,
 		"backups":             a.Archives,

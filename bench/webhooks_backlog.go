@@ -93,11 +93,16 @@ func (b *backlog) fill(ctx context.Context, waiting int) error {
 	store := b.f.shops[shopBehind].id
 	for _, statement := range []string{
 		// The stream is moved first: a publisher waits for the statement, or begins anew.
-		`WITH moved AS (UPDATE event_stream SET position = position + $2::bigint RETURNING position)
-			INSERT INTO events (id, position, store_id, type, data, created_at)
-			SELECT gen_random_uuid(), m.position - $2::bigint + n, $1::uuid, 'credits.spent', '{"transactionId":"0198f2b4-5a1c-7d3e-8f60-9b1a2c3d4e5f","sequence":' || n
-				|| ',"amount":"-1","balanceAfter":"' || $2::bigint - n || '","type":"spend","description":"An import"}', now() - make_interval(secs => 86400 - n * 0.1)
-			FROM moved m, generate_series(1, $2::bigint) n`,
+		`WITH moved AS (UPDATE event_stream SET position = position + $2::bigint RETURNING position),
+			account AS (UPDATE credit_balances SET balance = balance - $2::bigint, lifetime_spent = lifetime_spent + $2::bigint, seq = seq + $2::bigint, version = version + 1
+				WHERE store_id = $1::uuid RETURNING balance, seq),
+			spent AS (INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, description, created_at)
+				SELECT gen_random_uuid(), $1::uuid, a.seq - $2::bigint + n, 'spend', -1, a.balance + $2::bigint - n, 'An import', now() - make_interval(secs => 86400 - n * 0.1)
+				FROM account a, generate_series(1, $2::bigint) n),
+			published AS (INSERT INTO published_credits (store_id, seq) SELECT $1::uuid, seq FROM account ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq)
+			INSERT INTO event_ranges (store_id, first_position, last_position, last_seq, created_at)
+			SELECT $1::uuid, m.position - $2::bigint + n, m.position - $2::bigint + n, a.seq - $2::bigint + n, now() - make_interval(secs => 86400 - n * 0.1)
+			FROM moved m, account a, generate_series(1, $2::bigint) n`,
 		`UPDATE webhook_endpoints SET last_position = (SELECT position FROM event_stream) WHERE store_id = $1::uuid AND $2::bigint > 0`,
 	} {
 		if err := execMaster(ctx, b.f, statement, store, waiting); err != nil {

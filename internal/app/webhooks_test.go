@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // hook is an endpoint that keeps what it gets. It is safe for concurrent use.
@@ -160,11 +162,8 @@ func (c client) stream(path, last string) <-chan streamEvent {
 // checkEvents checks that each event has exactly the members that the catalogue lists.
 func checkEvents(t *testing.T, s *server) {
 	t.Helper()
-	var found []struct {
-		Type events.Type
-		Data string
-	}
-	testkit.Must(t, s.Master.Select(t.Context(), &found, `SELECT type, data FROM events`))
+	found, err := webhooks.StreamRange{UpTo: math.MaxInt64, Limit: 10_000}.Read(t.Context(), s.Master, s.Master.Engine)
+	testkit.Must(t, err)
 	if len(found) < 20 {
 		t.Errorf("there are only %d events", len(found))
 	}

@@ -29,13 +29,37 @@ func (db *DB) Migrate(ctx context.Context) (int, error) {
 	if err := db.refuseNewer(ctx); err != nil {
 		return 0, err
 	}
-	applied, err := db.migrate(ctx, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.Up(ctx) })
+	applied, err := db.migrate(ctx, func(p *goose.Provider) ([]*goose.MigrationResult, error) {
+		results, err := p.Up(ctx)
+		if err != nil || len(results) == 0 || results[0].Source.Version != 1 {
+			return results, err
+		}
+		return results, db.settleNew(ctx)
+	})
 	if err != nil {
 		return applied, err
 	}
 	// While this one waited for the lock, a newer release may have migrated, or a restore
 	// may have begun.
 	return applied, db.refuseNewer(ctx)
+}
+
+// newMaster lets a master that this release has made do without what only the release before
+// needs, and says that the release before must not run on it.
+var newMaster = []string{
+	`UPDATE event_stream SET ranges = TRUE WHERE id = 1`,
+	`UPDATE schema_compatibility SET oldest_binary = 44`,
+}
+
+func (db *DB) settleNew(ctx context.Context) error {
+	return db.Tx(ctx, func(tx *Tx) error {
+		for _, statement := range newMaster {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // MigrateTo applies the missing migrations up to a version. It is for a restore, which

@@ -166,7 +166,7 @@ func (s *Service) Delivery(ctx context.Context, p authz.Principal, store stoa.St
 	if err != nil {
 		return Delivery{}, nil, nil, err
 	}
-	e, err := events.Read(ctx, s.db, d.EventID)
+	e, err := s.readEvent(ctx, s.db, d.EventID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return d, attempts, nil, nil
 	}
@@ -200,7 +200,7 @@ func (s *Service) Resend(ctx context.Context, p authz.Principal, store stoa.Stor
 		if err != nil {
 			return err
 		}
-		if _, err := events.Read(ctx, tx, old.EventID); errors.Is(err, masterdb.ErrNotFound) {
+		if _, err := s.readEvent(ctx, tx, old.EventID); errors.Is(err, masterdb.ErrNotFound) {
 			return stoa.Errorf(stoa.NotFound, "The event is older than 30 days: it is deleted.")
 		}
 		d = Delivery{EventID: old.EventID, Type: old.Type, Origin: FromResend}
@@ -309,14 +309,9 @@ func (s *Service) Replay(ctx context.Context, p authz.Principal, store stoa.Stor
 		if e.Replaying {
 			return stoa.Errorf(stoa.WebhookReplaying, "A replay to this endpoint is not finished yet.")
 		}
-		where, args := `store_id = $3`, []any{r.From, to, store}
-		if store.IsZero() {
-			where, args = `TRUE`, args[:2]
-		}
 		var found struct{ First, Last, Count int64 }
-		err = tx.Get(ctx, &found, `SELECT coalesce(min(position), 0) AS first, coalesce(max(position), 0) AS last, count(*) AS count
-			FROM events WHERE position IS NOT NULL AND created_at >= $1 AND created_at < $2 AND `+where, args...)
-		if err != nil {
+		query, args := replayQuery(r.From, to, store)
+		if err := tx.Get(ctx, &found, query, args...); err != nil {
 			return err
 		}
 		if count = found.Count; count == 0 {
@@ -333,4 +328,19 @@ func (s *Service) Replay(ctx context.Context, p authz.Principal, store stoa.Stor
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.WebhookReplayed, Store: store, Details: details})
 	})
 	return count, err
+}
+
+// replayQuery returns the query of what was published of a range of time. A range of the ledger
+// was published after its transactions; an hour is for clocks that differ.
+func replayQuery(from, to time.Time, store stoa.StoreID) (query string, args []any) {
+	where, args := `TRUE`, []any{from, to, from.Add(-time.Hour)}
+	if !store.IsZero() {
+		where, args = `e.store_id = $4`, append(args, store)
+	}
+	return `SELECT coalesce(min(position), 0) AS first, coalesce(max(position), 0) AS last, count(*) AS count FROM (
+		SELECT position FROM events e WHERE position IS NOT NULL AND created_at >= $1 AND created_at < $2 AND ` + where + `
+		UNION ALL
+		SELECT e.last_position - (e.last_seq - t.seq) FROM event_ranges e
+			JOIN credit_transactions t ON t.store_id = e.store_id AND t.seq >= e.last_seq - (e.last_position - e.first_position) AND t.seq <= e.last_seq
+			WHERE e.created_at >= $3 AND t.created_at >= $1 AND t.created_at < $2 AND ` + where + `) p`, args
 }

@@ -10,6 +10,7 @@ import (
 func Expiries() []masterdb.Expiry {
 	return []masterdb.Expiry{
 		events.Expiry(),
+		{Table: "event_ranges", Key: []string{"first_position"}, Age: "created_at", Keep: events.Retention},
 		{Table: "webhook_attempts", Key: []string{"delivery_id", "number"}, Age: "at", Keep: DeliveryRetention},
 		{Table: "webhook_deliveries", Key: []string{"id"}, Age: "created_at", Keep: DeliveryRetention},
 		{

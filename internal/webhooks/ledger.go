@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -18,7 +19,7 @@ var transactionTypes = map[credits.Type]events.Type{
 }
 
 // transactionData returns the data of an event about credits.
-func transactionData(t credits.Transaction) map[string]string {
+func transactionData(t credits.Transaction) (string, error) {
 	data := map[string]string{
 		"transactionId": t.ID.String(), "sequence": strconv.FormatInt(t.Sequence, 10), "type": string(t.Type),
 		"amount": t.Amount.String(), "balanceAfter": t.BalanceAfter.String(), "serviceKey": "", "description": t.Description, "reference": "",
@@ -29,7 +30,8 @@ func transactionData(t credits.Transaction) map[string]string {
 	if t.Reference != nil {
 		data["reference"] = *t.Reference
 	}
-	return data
+	text, err := json.Marshal(data)
+	return string(text), err
 }
 
 // Sweep is the job that looks for transactions that are not published, such as after a change

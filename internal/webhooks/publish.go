@@ -3,7 +3,6 @@ package webhooks
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"maps"
 	"slices"
 	"sync"
@@ -49,7 +48,7 @@ func (s *Service) publish(ctx context.Context) (due bool, err error) {
 			s.changed.add(accounts...)
 			return false, err
 		}
-		published, due = published || len(b.events) > 0, due || b.due
+		published, due = published || !b.empty(), due || b.due
 		accounts, more = b.left, b.more
 	}
 	if published {
@@ -65,10 +64,10 @@ func (s *Service) publish(ctx context.Context) (due bool, err error) {
 func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (b batch, err error) {
 	if s.db.Engine == masterdb.Postgres {
 		var written bool
-		if b, err = s.readBatch(ctx, s.db, accounts); err == nil && len(b.events) > 0 {
+		if b, err = s.readBatch(ctx, s.db, accounts); err == nil && !b.empty() {
 			written, err = b.write(ctx, s.db, s.db.Now())
 		}
-		if err != nil || written || len(b.events) == 0 {
+		if err != nil || written || b.empty() {
 			return b, err
 		}
 	}
@@ -77,7 +76,7 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (b 
 		if err := tx.Get(ctx, &position, `SELECT position FROM event_stream WHERE id = 1`+tx.ForUpdate()); err != nil {
 			return err
 		}
-		if b, err = s.readBatch(ctx, tx, accounts); err != nil || len(b.events) == 0 {
+		if b, err = s.readBatch(ctx, tx, accounts); err != nil || b.empty() {
 			return err
 		}
 		if tx.Postgres() == nil {
@@ -94,7 +93,7 @@ func (s *Service) publishBatch(ctx context.Context, accounts []stoa.StoreID) (b 
 
 // batch is what is published at once.
 type batch struct {
-	events   []positioned
+	events   []positioned // recorded ones and, while they are rows, transactions
 	accounts map[stoa.StoreID]publishedAccount
 	before   int64 // the last position that was given when the events were read
 	after    int64 // the last position that is given to them
@@ -103,6 +102,8 @@ type batch struct {
 	more bool           // there may be more events
 	due  bool           // once written: an endpoint is due
 }
+
+func (b *batch) empty() bool { return b.after == b.before }
 
 // positioned is an event with its position. A recorded event has its type and data already.
 type positioned struct {
@@ -114,29 +115,33 @@ type positioned struct {
 
 // publishedAccount is how far the events of a store are published.
 type publishedAccount struct {
-	StoreID  stoa.StoreID `json:"store_id"`
-	Position int64        `json:"position"` // of its last event
-	Seq      int64        `json:"seq"`      // of its account's last transaction; 0: none is published
+	StoreID      stoa.StoreID `json:"store_id"`
+	Position     int64        `json:"position"`     // of its last event
+	Seq          int64        `json:"seq"`          // of its account's last transaction; 0: none is published
+	Transactions int64        `json:"transactions"` // that are published as a range, which ends at Position
 }
 
 // readBatch reads what is unpublished, and gives positions to it.
 func (s *Service) readBatch(ctx context.Context, q masterdb.Querier, accounts []stoa.StoreID) (batch, error) {
 	now := accounts[:min(len(accounts), publishBatch)]
-	b := batch{accounts: map[stoa.StoreID]publishedAccount{}, left: accounts[len(now):]}
+	b := batch{events: []positioned{}, accounts: map[stoa.StoreID]publishedAccount{}, left: accounts[len(now):]}
 	found, err := readUnpublished(ctx, q, s.db.Engine, now)
 	if err != nil {
 		return b, err
 	}
-	recorded := 0
+	recorded, rows := 0, 0
 	for _, e := range found {
-		if e.Account == nil {
+		switch {
+		case e.Account == nil:
 			recorded++
+		case e.Type != "":
+			rows++
 		}
 		if err := b.add(e); err != nil {
 			return b, err
 		}
 	}
-	if told := len(found) - recorded; told == publishBatch { // the last account and those after it may have more
+	if rows == publishBatch { // the last account and those after it may have more
 		last := *found[len(found)-1].Account
 		b.left = slices.Concat(b.left, slices.DeleteFunc(slices.Clone(now), func(id stoa.StoreID) bool { return bytes.Compare(id[:], last[:]) < 0 }))
 	}
@@ -144,20 +149,25 @@ func (s *Service) readBatch(ctx context.Context, q masterdb.Querier, accounts []
 	return b, nil
 }
 
-// add gives the next position to an event.
+// add gives the next position to an event, or the next positions to a range.
 func (b *batch) add(e unpublished) error {
-	if len(b.events) == 0 {
+	if b.empty() {
 		b.before, b.after = e.Stream, e.Stream
+	}
+	if e.Account != nil && e.Type == "" {
+		b.after += e.Transactions
+		b.accounts[e.StoreID] = publishedAccount{StoreID: e.StoreID, Position: b.after, Seq: e.Sequence, Transactions: e.Transactions}
+		return nil
 	}
 	b.after++
 	event := positioned{ID: stoa.EventID(e.ID), Position: b.after}
 	if e.Account != nil {
-		data, err := json.Marshal(transactionData(e.Transaction))
+		data, err := transactionData(e.Transaction)
 		if err != nil {
 			return err
 		}
-		name, text := string(transactionTypes[e.Type]), string(data)
-		event.Type, event.Data = &name, &text
+		name := string(transactionTypes[e.Type])
+		event.Type, event.Data = &name, &data
 	}
 	b.events = append(b.events, event)
 	if !e.StoreID.IsZero() {

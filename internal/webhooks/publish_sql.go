@@ -13,10 +13,12 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// unpublished is a recorded event, or a transaction of the ledger, that has no position.
+// unpublished is what has no position: a recorded event, a transaction of the ledger that is to be
+// a row of events, or, without a type, transactions that are to be a range.
 type unpublished struct {
-	Stream  int64         // the last position that was given
-	Account *stoa.StoreID // of the transaction; nil: it is a recorded event
+	Stream       int64         // the last position that was given
+	Account      *stoa.StoreID // of the transactions; nil: it is a recorded event
+	Transactions int64         // of a range, up to Sequence
 	credits.Transaction
 }
 
@@ -32,18 +34,22 @@ var (
 // unpublishedQuery returns the query. in is the condition of the accounts, and join adds the
 // transactions t of each account b after those that p says are published.
 func unpublishedQuery(in, join string) string {
+	const accounts, ranges = ` FROM credit_balances b LEFT JOIN published_credits p ON p.store_id = b.store_id `, `(SELECT ranges FROM event_stream WHERE id = 1)`
 	return `SELECT (SELECT position FROM event_stream WHERE id = 1) AS stream, u.* FROM (
-		SELECT * FROM (SELECT b.store_id AS account, t.* FROM credit_balances b LEFT JOIN published_credits p ON p.store_id = b.store_id ` + join + `
-			WHERE b.store_id` + in + ` ORDER BY b.store_id, t.seq LIMIT $1) told
+		SELECT * FROM (SELECT b.store_id AS account, 1 AS transactions, t.*` + accounts + join + `
+			WHERE NOT ` + ranges + ` AND b.store_id` + in + ` ORDER BY b.store_id, t.seq LIMIT $1) told
 		UNION ALL
-		SELECT NULL, r.id, r.store_id, 0, r.type, 0, 0, 0, NULL, NULL, NULL, '', NULL, r.user_id, NULL, r.created_at
+		SELECT b.store_id, b.seq - coalesce(p.seq, 0), NULL, b.store_id, b.seq, '', 0, 0, 0, NULL, NULL, NULL, '', NULL, NULL, NULL, b.updated_at` + accounts + `
+			WHERE ` + ranges + ` AND b.seq > coalesce(p.seq, 0) AND b.store_id` + in + `
+		UNION ALL
+		SELECT NULL, 0, r.id, r.store_id, 0, r.type, 0, 0, 0, NULL, NULL, NULL, '', NULL, r.user_id, NULL, r.created_at
 			FROM (SELECT * FROM events WHERE position IS NULL AND type <> 'webhook.test' ORDER BY id LIMIT $1) r
 	) u ORDER BY account NULLS FIRST, seq, id`
 }
 
-// readUnpublished reads up to publishBatch recorded events, and as many transactions of the
-// accounts. The ledger's rows are the record of its events: their numbers have no gaps, so
-// that none is lost or told twice.
+// readUnpublished reads up to publishBatch recorded events, and the ranges of the accounts or as
+// many of their transactions. The ledger's rows are the record of its events: their numbers have
+// no gaps, so that none is lost or told twice.
 func readUnpublished(ctx context.Context, q masterdb.Querier, engine masterdb.Engine, accounts []stoa.StoreID) (found []unpublished, err error) {
 	if engine == masterdb.Postgres {
 		err = q.Select(ctx, &found, unpublishedPostgres, publishBatch, accounts)
@@ -57,14 +63,16 @@ func readUnpublished(ctx context.Context, q masterdb.Querier, engine masterdb.En
 	return found, err
 }
 
-// The statements that write a batch: its position of the stream, the events of the ledger, the
-// recorded ones, how far each account is published, and the endpoints that the events are for.
+// The statements that write a batch: its position of the stream, the ledger's ranges or events, the
+// recorded events, how far each account is published, and the endpoints that the events are for.
 // Endpoints that fail stay due when they were: they go on when their pause is over. $1 is the
 // time, $2 and $3 are the positions before and after, $4 and $5 the events and the accounts.
 const (
 	moveStream = `UPDATE event_stream SET position = $3 WHERE id = 1 AND position = $2`
 	addTold    = `INSERT INTO events (id, position, store_id, user_id, type, data, created_at)
 		SELECT t.id, e.position, t.store_id, t.user_id, e.type, e.data, t.created_at FROM {events} JOIN credit_transactions t ON t.id = e.id WHERE {moved}`
+	addRanges = `INSERT INTO event_ranges (store_id, first_position, last_position, last_seq, created_at)
+		SELECT a.store_id, a.position - a.transactions + 1, a.position, a.seq, $1 FROM {accounts} WHERE a.transactions > 0 AND {moved}`
 	placeRecorded = `UPDATE events SET position = e.position FROM {events} WHERE events.id = e.id AND e.type IS NULL AND {moved}`
 	markAccounts  = `INSERT INTO published_credits (store_id, seq) SELECT a.store_id, a.seq FROM {accounts} WHERE a.seq > 0 AND {moved}
 		ON CONFLICT (store_id) DO UPDATE SET seq = excluded.seq`
@@ -80,9 +88,9 @@ const (
 // that the others see the rows as they were when the statement began.
 var postgresStatement = strings.NewReplacer(
 	`{events}`, `json_to_recordset(CAST($4 AS json)) AS e (id uuid, position bigint, type text, data text)`,
-	`{accounts}`, `json_to_recordset(CAST($5 AS json)) AS a (store_id uuid, position bigint, seq bigint)`,
+	`{accounts}`, `json_to_recordset(CAST($5 AS json)) AS a (store_id uuid, position bigint, seq bigint, transactions bigint)`,
 	`{moved}`, `EXISTS (SELECT 1 FROM moved)`,
-).Replace(`WITH moved AS (` + moveStream + ` RETURNING id), told AS (` + addTold + `), placed AS (` + placeRecorded + `), marked AS (` + markAccounts + `),
+).Replace(`WITH moved AS (` + moveStream + ` RETURNING id), told AS (` + addTold + `), ranges AS (` + addRanges + `), placed AS (` + placeRecorded + `), marked AS (` + markAccounts + `),
 	woken AS (` + wakeEndpoints + ` RETURNING state, next_at)
 	SELECT EXISTS (SELECT 1 FROM moved) AS written, EXISTS (SELECT 1 FROM woken WHERE state = 'enabled' AND next_at <= $1)
 		OR EXISTS (` + dueEndpoint + `) AS due`)
@@ -92,10 +100,10 @@ var postgresStatement = strings.NewReplacer(
 var liteStatements = func() (statements []string) {
 	sources := strings.NewReplacer(
 		`{events}`, `(SELECT value ->> 'id' AS id, value ->> 'position' AS position, value ->> 'type' AS type, value ->> 'data' AS data FROM json_each($4)) e`,
-		`{accounts}`, `(SELECT value ->> 'store_id' AS store_id, value ->> 'position' AS position, value ->> 'seq' AS seq FROM json_each($5)) a`,
+		`{accounts}`, `(SELECT value ->> 'store_id' AS store_id, value ->> 'position' AS position, value ->> 'seq' AS seq, value ->> 'transactions' AS transactions FROM json_each($5)) a`,
 		`{moved}`, `TRUE`,
 	)
-	for _, statement := range []string{moveStream, addTold, placeRecorded, markAccounts, wakeEndpoints} {
+	for _, statement := range []string{moveStream, addTold, addRanges, placeRecorded, markAccounts, wakeEndpoints} {
 		statements = append(statements, sources.Replace(statement))
 	}
 	return statements

@@ -178,7 +178,7 @@ func (c *claimed) retries(ctx context.Context) ([]*item, error) {
 	items := make([]*item, len(rows))
 	for i, r := range rows {
 		items[i] = &item{delivery: r.ID, origin: r.Origin, attempts: r.Attempts, waiting: true}
-		items[i].Event, err = events.Read(ctx, c.s.db, r.EventID)
+		items[i].Event, err = c.s.readEvent(ctx, c.s.db, r.EventID)
 		if errors.Is(err, masterdb.ErrNotFound) {
 			items[i].Event = events.Event{ID: r.EventID, Type: r.Type}
 			items[i].result = &result{at: c.s.db.Now(), fault: "The event is older than 30 days: it is deleted.", final: true}
@@ -195,11 +195,11 @@ func (c *claimed) between(ctx context.Context, origin Origin, position, until in
 	if position >= until {
 		return nil, position, nil
 	}
-	of := events.Range{After: position, UpTo: until, Limit: limit}
+	of := StreamRange{After: position, UpTo: until, Limit: limit}
 	if c.row.StoreID != nil {
 		of.Store = *c.row.StoreID
 	}
-	found, err := of.Read(ctx, c.s.db)
+	found, err := of.Read(ctx, c.s.db, c.s.db.Engine)
 	if err != nil {
 		return nil, position, err
 	}

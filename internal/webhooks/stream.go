@@ -40,7 +40,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 		return EventPage{}, err
 	}
 	if !f.OldestFirst {
-		found, err := events.Range{Store: store, UpTo: bounds.Before - 1, Types: f.Types, NewestFirst: true, Limit: bounds.Rows()}.Read(ctx, s.db)
+		found, err := StreamRange{Store: store, UpTo: bounds.Before - 1, Types: f.Types, NewestFirst: true, Limit: bounds.Rows()}.Read(ctx, s.db, s.db.Engine)
 		found, next := page.Cut(found, bounds.Limit, func(e events.Event) string { return page.EncodeSequence(e.Position) })
 		return EventPage{found, next}, err
 	}
@@ -48,7 +48,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 	if f.Cursor == "" {
 		after = 0
 	}
-	found, err := events.Range{Store: store, After: after, UpTo: math.MaxInt64, Types: f.Types, Limit: bounds.Limit}.Read(ctx, s.db)
+	found, err := StreamRange{Store: store, After: after, UpTo: math.MaxInt64, Types: f.Types, Limit: bounds.Limit}.Read(ctx, s.db, s.db.Engine)
 	if len(found) > 0 {
 		after = found[len(found)-1].Position
 	}
@@ -96,6 +96,6 @@ func (s *Service) EventsAfter(ctx context.Context, p authz.Principal, store stoa
 }
 
 // ReadAfter is EventsAfter for the operator at the command line: it checks no permission.
-func ReadAfter(ctx context.Context, q masterdb.Querier, store stoa.StoreID, types []string, position int64) ([]events.Event, error) {
-	return events.Range{Store: store, After: position, UpTo: math.MaxInt64, Types: types, Limit: maxStreamed}.Read(ctx, q)
+func ReadAfter(ctx context.Context, db *masterdb.DB, store stoa.StoreID, types []string, position int64) ([]events.Event, error) {
+	return StreamRange{Store: store, After: position, UpTo: math.MaxInt64, Types: types, Limit: maxStreamed}.Read(ctx, db, db.Engine)
 }

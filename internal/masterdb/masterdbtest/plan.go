@@ -2,6 +2,8 @@ package masterdbtest
 
 import (
 	"context"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,6 +48,30 @@ func (r *QueryRecorder) Select(ctx context.Context, dst any, query string, args 
 func (r *QueryRecorder) Plan(t testing.TB, db *masterdb.DB) string {
 	t.Helper()
 	return Plan(t, db, r.query, r.args...)
+}
+
+// scanned is what a scan of a table or an index has read, in a plan that was carried out.
+var scanned = regexp.MustCompile(`Scan .*\(actual rows=(\d+) loops=(\d+)\)`)
+
+// RowsRead carries out the last query again and returns how many rows it reads from tables. On
+// SQLite, which does not tell, it returns 0.
+func (r *QueryRecorder) RowsRead(t testing.TB, db *masterdb.DB) (rows int) {
+	t.Helper()
+	if db.Engine != masterdb.Postgres {
+		return 0
+	}
+	var lines []string
+	testkit.Must(t, db.Select(t.Context(), &lines, `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) `+r.query, r.args...))
+	for _, line := range lines {
+		if found := scanned.FindStringSubmatch(line); found != nil && !strings.Contains(line, "Subquery") {
+			each, err := strconv.Atoi(found[1])
+			testkit.Must(t, err)
+			loops, err := strconv.Atoi(found[2])
+			testkit.Must(t, err)
+			rows += each * loops
+		}
+	}
+	return rows
 }
 
 // Analyze makes PostgreSQL count the rows of tables for its plans. SQLite plans without.
