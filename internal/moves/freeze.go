@@ -17,7 +17,7 @@ import (
 // was truncated, created anew or altered. A store whose comparison takes less than
 // quickComparison is compared again as a whole in the freeze.
 const (
-	quickComparison = 300 * time.Millisecond
+	quickComparison = 100 * time.Millisecond
 	// maxChanged is how many keys may change after the comparison of all rows before it is
 	// repeated.
 	maxChanged = 20_000

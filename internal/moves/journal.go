@@ -150,10 +150,13 @@ func (s side) ddl(ctx context.Context, statements []string) error {
 // fenced. When it returns, every transaction that began without them has ended.
 func (s side) record(ctx context.Context, tables []archive.Table) error {
 	for _, t := range tables {
-		if err := s.ddl(ctx, recorders[s.Engine].dropTriggers(t)); err != nil {
-			return fmt.Errorf("table %s: %w", t.Name, err)
+		// MySQL keeps what a failed attempt has made: the next one drops it.
+		statements := append(recorders[s.Engine].dropTriggers(t), recorders[s.Engine].createTriggers(t, tables)...)
+		err := s.ddl(ctx, statements)
+		if refusesTime(err) {
+			err = s.ddl(ctx, undated(statements))
 		}
-		if err := s.ddl(ctx, recorders[s.Engine].createTriggers(t, tables)); err != nil {
+		if err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, triggersRefused(err))
 		}
 	}

@@ -1,7 +1,10 @@
 package moves
 
 import (
+	"errors"
 	"strings"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/stoahq/stoa/internal/archive"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -48,7 +51,31 @@ func (mysqlRecorder) createTriggers(t archive.Table, all []archive.Table) []stri
 	if children := recordChildren(t, all, `OLD.`+t.Key[0]); children != nil {
 		creates = append(creates, `CREATE TRIGGER `+trigger("b_", t)+` BEFORE DELETE ON `+t.Name+` FOR EACH ROW BEGIN `+strings.Join(children, "; ")+`; END`)
 	}
+	for i := range creates {
+		creates[i] = datedLater + creates[i]
+	}
 	return creates
+}
+
+// datedLater makes MariaDB date a trigger a second later than it is made; MySQL reads a
+// comment. MariaDB takes the list of a prepared statement's tables as still right unless a
+// trigger is younger than the statement, and keeps their times in hundredths of a second: a
+// statement that was prepared in the hundredth of the trigger would not find the control
+// table (error 1146).
+const datedLater = `/*M! SET STATEMENT timestamp = unix_timestamp(sysdate(6)) + 1 FOR */ `
+
+// undated returns the statements for a server that lets nobody set the time (secure_timestamp).
+func undated(statements []string) (list []string) {
+	for _, s := range statements {
+		list = append(list, strings.TrimPrefix(s, datedLater))
+	}
+	return list
+}
+
+// refusesTime reports whether a server has refused to set the time.
+func refusesTime(err error) bool {
+	var myErr *mysql.MySQLError
+	return errors.As(err, &myErr) && (myErr.Number == 1290 || myErr.Number == 1227) // ER_OPTION_PREVENTS_STATEMENT, ER_SPECIFIC_ACCESS_DENIED_ERROR
 }
 
 // recordChildren returns the statements that record the rows that a foreign key may change
