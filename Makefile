@@ -121,7 +121,7 @@ fuzz: ## run each fuzz target for a while (FUZZTIME=60s)
 
 # Each measurement has a server of its own: what one leaves behind does not
 # slow the next.
-BENCHES := micro reads fleet embedded victim attacks provision migrate credits ledger calls peers operator archive webhooks backlog tracing scale
+BENCHES := micro reads fleet embedded victim attacks provision migrate credits ledger calls peers operator archive move webhooks backlog tracing scale
 
 .PHONY: bench
 bench: ## measure the platform (BENCH="reads victim" for some, BENCHFLAGS=--json)

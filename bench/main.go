@@ -31,6 +31,7 @@ type cli struct {
 	Calls     callsCmd     `cmd:"" help:"Calls of signed-in users: a balance beside a bare handler with one query, and spends."`
 	Tracing   tracingCmd   `cmd:"" help:"What traces cost: off, one in a hundred recorded, and all."`
 	Archive   archiveCmd   `cmd:"" help:"Archives of a store, written and loaded, beside the engines' own dump tools."`
+	Move      moveCmd      `cmd:"" help:"Moves of a store between databases, while its own software writes and shoppers read."`
 	Scale     scaleCmd     `cmd:"" help:"What stores cost the master and a server, at a thousand, ten and a hundred thousand, and what a million needs."`
 
 	// These commands are the processes that a measurement starts from this binary.

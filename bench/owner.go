@@ -126,7 +126,7 @@ func (o *owner) call(ctx context.Context, method, path string, in, out any) erro
 	if err != nil {
 		return err
 	}
-	if res.StatusCode >= 300 || res.StatusCode == http.StatusAccepted {
+	if res.StatusCode >= 300 {
 		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, bytes.TrimSpace(answer))
 	}
 	if out == nil {
