@@ -820,7 +820,7 @@ func (s MovesService) All(ctx context.Context, id string, params *MovesListParam
 
 // Create: Move the store to another database.
 //
-// For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of connect-database and leads to an empty one. The old database is kept for a while, and follows: see rollback.
+// For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of connect-database and leads to an empty one, or names a Supabase project of the account that the store is connected to (`projectRef`). The old database is kept for a while, and follows: see rollback.
 //
 // POST /api/stores/{id}/moves
 func (s MovesService) Create(ctx context.Context, id string, body MoveRequest, options ...CallOption) (*Move, error) {

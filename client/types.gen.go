@@ -5168,13 +5168,13 @@ type MovePage struct {
 
 // MovePlace defines model for MovePlace.
 type MovePlace struct {
-	// Database Name of the database
+	// Database Its name; until a Supabase project has a host, the project's ref
 	Database string `json:"database"`
 
 	// Engine Engine of the database
 	Engine MovePlaceEngine `json:"engine"`
 
-	// Host Hostname or address of the database server
+	// Host Empty for an embedded database, and for a Supabase project until the store has its role there
 	Host string `json:"host"`
 
 	// Port Port of the database server
@@ -5192,7 +5192,7 @@ type MovePlaceType string
 
 // MoveRequest defines model for MoveRequest.
 type MoveRequest struct {
-	// Database An empty database of your own, instead
+	// Database An empty database of your own, or a Supabase project, instead
 	Database *ConnectRequest `json:"database,omitempty"`
 
 	// Managed The engine of a database that the platform makes: sqlite is embedded in the platform

@@ -105,7 +105,8 @@ func (c *Console) showConnect(w http.ResponseWriter, r *Request, v connectView) 
 	case ownDatabase:
 	case supabaseProject:
 		f = c.supabaseFrame(f)
-		if err := c.readCloud(r, &v); err != nil {
+		var err error
+		if v.Cloud, err = c.readCloud(r, v.Store); err != nil {
 			return err
 		}
 	default:
@@ -114,24 +115,23 @@ func (c *Console) showConnect(w http.ResponseWriter, r *Request, v connectView) 
 	return c.render(w, r, v.Form.Status(), f, connectPage(v))
 }
 
-// readCloud reads what the page about Supabase shows. A fault of Supabase is shown on
-// the page.
-func (c *Console) readCloud(r *Request, v *connectView) (err error) {
-	if v.Cloud.Connection, err = c.Cloud.Connection(r.Context(), r.Principal, v.Store.ID); err != nil || v.Cloud.Connection.State != link.Connected {
-		return err
+// readCloud reads what a page about Supabase shows. A fault of Supabase is shown on the
+// page.
+func (c *Console) readCloud(r *Request, store stores.Store) (v cloudView, err error) {
+	if v.Connection, err = c.Cloud.Connection(r.Context(), r.Principal, store.ID); err != nil || v.Connection.State != link.Connected {
+		return v, err
 	}
-	if v.Cloud.Projects, err = c.Cloud.Projects(r.Context(), r.Principal, v.Store.ID, ""); err == nil {
-		v.Cloud.Organizations, err = c.Cloud.Organizations(r.Context(), r.Principal, v.Store.ID)
+	if v.Projects, err = c.Cloud.Projects(r.Context(), r.Principal, store.ID, ""); err == nil {
+		v.Organizations, err = c.Cloud.Organizations(r.Context(), r.Principal, store.ID)
 	}
 	if err == nil {
-		v.Cloud.Regions, err = c.Cloud.Regions(r.Context(), r.Principal, v.Store.ID)
+		v.Regions, err = c.Cloud.Regions(r.Context(), r.Principal, store.ID)
 	}
 	var known *stoa.Error
 	if errors.As(err, &known) && correctable(known.Code) {
-		v.Cloud.Fault = known.Message
-		return nil
+		v.Fault, err = known.Message, nil
 	}
-	return err
+	return v, err
 }
 
 // detailFields are the fields of the form with connection details.

@@ -64,6 +64,9 @@ type newMoveView struct {
 	Checked *checkedConnection // the database that was named
 	Managed []ui.Option        // the engines that the platform can make a database of
 	Keep    string
+
+	Supabase bool       // projects can be chosen here
+	Cloud    *cloudView // the projects, if somebody wants to choose one
 }
 
 func (c *Console) newMove(w http.ResponseWriter, r *Request) error {
@@ -90,11 +93,19 @@ func (c *Console) showNewMove(w http.ResponseWriter, r *Request, v newMoveView) 
 		}
 		v.Managed = append(v.Managed, ui.Option{Value: string(engine), Label: label})
 	}
+	f := storeFrame(v.Store, "database", "Move the store")
+	if v.Supabase = c.Cloud.Configured(); v.Supabase && r.URL.Query().Get("kind")+r.PostForm.Get("kind") == supabaseProject {
+		cloud, err := c.readCloud(r, v.Store)
+		if err != nil {
+			return err
+		}
+		v.Cloud, f = &cloud, c.supabaseFrame(f)
+	}
 	status := v.Form.Status()
 	if v.Checked != nil && v.Checked.Finding.Fault != nil {
 		status = http.StatusUnprocessableEntity
 	}
-	return c.render(w, r, status, storeFrame(v.Store, "database", "Move the store"), newMovePage(v))
+	return c.render(w, r, status, f, newMovePage(v))
 }
 
 // checkTarget tests a database of the owner's own, and shows what was understood and found.
@@ -116,7 +127,8 @@ func (c *Console) checkTarget(w http.ResponseWriter, r *Request) error {
 	return c.showNewMove(w, r, v)
 }
 
-// startMove starts a move to a managed database, or to the one that checkTarget has sealed.
+// startMove starts a move to a managed database, to a Supabase project, or to the database
+// that checkTarget has sealed.
 func (c *Console) startMove(w http.ResponseWriter, r *Request) error {
 	store, err := c.storeFor(r, authz.MoveDatabase)
 	if err != nil {
@@ -144,6 +156,13 @@ func (c *Console) startMove(w http.ResponseWriter, r *Request) error {
 func (c *Console) sentTarget(r *Request, store stores.Store) (moves.Target, error) {
 	if engine := r.PostForm.Get("managed"); engine != "" {
 		return moves.Target{Managed: credential.EngineName(engine)}, nil
+	}
+	if r.PostForm.Get("kind") == supabaseProject {
+		var faults stoa.Invalid
+		if r.PostForm.Get("project") == "" {
+			faults.Add("projectRef", "is needed: choose a project")
+		}
+		return moves.Target{Project: r.PostForm.Get("project")}, faults.Err()
 	}
 	values, err := c.sentDetails(r, store)
 	if err != nil {

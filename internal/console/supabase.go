@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console/ui"
@@ -36,9 +37,17 @@ func SupabaseCookie(baseURL string, consent link.Consent) *http.Cookie {
 	return newCookie(isSecure(baseURL), supabaseBrowserCookie, consent.Browser.Reveal(), SupabaseCallbackPath, link.ConsentTTL)
 }
 
+// toMove is the value of the field "for" when the account is connected for a move.
+const toMove = "move"
+
 // authorizeSupabase sends the browser to Supabase, where its owner consents.
 func (c *Console) authorizeSupabase(w http.ResponseWriter, r *Request) error {
-	store, err := c.store(r)
+	moving := r.PostForm.Get("for") == toMove
+	action := authz.ConnectDatabase
+	if moving {
+		action = authz.MoveDatabase
+	}
+	store, err := c.storeFor(r, action)
 	if err != nil {
 		return err
 	}
@@ -48,10 +57,17 @@ func (c *Console) authorizeSupabase(w http.ResponseWriter, r *Request) error {
 		if err != nil {
 			return err
 		}
+		if moving && store.Database != nil {
+			return c.showNewMove(w, r, newMoveView{Store: store, Form: form})
+		}
 		return c.showConnect(w, r, connectView{Store: store, Kind: supabaseProject, Form: form})
 	}
+	back := store.Slug
+	if moving {
+		back += "/" + toMove
+	}
 	http.SetCookie(w, SupabaseCookie(c.BaseURL, consent))
-	http.SetCookie(w, newCookie(r.Secure, supabaseStoreCookie, store.Slug, supabaseStorePath, link.ConsentTTL))
+	http.SetCookie(w, newCookie(r.Secure, supabaseStoreCookie, back, supabaseStorePath, link.ConsentTTL))
 	http.Redirect(w, r.Request, consent.URL, http.StatusSeeOther)
 	return nil
 }
@@ -103,7 +119,7 @@ func (c *Console) finishSupabase(w http.ResponseWriter, r *Request, back link.Re
 // supabaseReturned is where the browser arrives after the consent: at the store that it
 // was given for, if it began here.
 func (c *Console) supabaseReturned(w http.ResponseWriter, r *Request) error {
-	title, text := "Supabase is connected", "Choose a project for the store now, or have one made."
+	title, text := "Supabase is connected", "Choose a project for the store now."
 	switch r.PathValue("outcome") {
 	case "connected":
 	case "declined":
@@ -113,7 +129,12 @@ func (c *Console) supabaseReturned(w http.ResponseWriter, r *Request) error {
 	}
 	if cookie, err := r.Request.Cookie(supabaseStoreCookie); err == nil {
 		http.SetCookie(w, newCookie(r.Secure, supabaseStoreCookie, "", supabaseStorePath, expired))
-		return redirect(w, r, "/stores/"+url.PathEscape(cookie.Value)+"/connect?kind="+supabaseProject, title+". "+text)
+		slug, purpose, _ := strings.Cut(cookie.Value, "/")
+		page := "/connect"
+		if purpose == toMove {
+			page = "/moves/new"
+		}
+		return redirect(w, r, "/stores/"+url.PathEscape(slug)+page+"?kind="+supabaseProject, title+". "+text)
 	}
 	return c.render(w, r, http.StatusOK, formFrame(title), notePage(title, text+" You can close this page."))
 }

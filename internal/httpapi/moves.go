@@ -17,13 +17,14 @@ import (
 func (a *api) moveRoutes() {
 	tags := []string{"Stores"}
 	const path = "/api/stores/{id}/moves"
-	route(a, routeOptions{timeout: requestTimeout, rate: rateDatabase, scope: scope(authz.MoveDatabase), maxBody: maxCredentials, key: keyKept},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.MoveDatabase), maxBody: maxCredentials, key: keyKept},
 		huma.Operation{OperationID: "moves.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Move the store to another database",
 			Description: "For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are " +
 				"compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of " +
-				"connect-database and leads to an empty one. The old database is kept for a while, and follows: see rollback.",
-			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.startMove)
+				"connect-database and leads to an empty one, or names a Supabase project of the account that the store is connected to (`projectRef`). " +
+				"The old database is kept for a while, and follows: see rollback.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}, a.startMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "moves.list", Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the store's moves", Description: "Newest first.",
 			Errors: []int{401, 403, 404, 422}}, a.listMoves)
@@ -51,7 +52,7 @@ type startMoveInput struct {
 
 type moveBody struct {
 	Managed  credential.EngineName `json:"managed,omitempty" enum:"sqlite,postgresql,mysql" doc:"The engine of a database that the platform makes: sqlite is embedded in the platform"`
-	Database *connectBody          `json:"database,omitempty" doc:"An empty database of your own, instead"`
+	Database *connectBody          `json:"database,omitempty" doc:"An empty database of your own, or a Supabase project, instead"`
 }
 
 type movePath struct {
@@ -71,9 +72,9 @@ type movePageView struct {
 type placeView struct {
 	Type     credential.Kind       `json:"type" enum:"managed,postgresql,mysql,supabase"`
 	Engine   credential.EngineName `json:"engine" enum:"sqlite,postgresql,mysql"`
-	Host     string                `json:"host"`
+	Host     string                `json:"host" doc:"Empty for an embedded database, and for a Supabase project until the store has its role there"`
 	Port     int                   `json:"port"`
-	Database string                `json:"database"`
+	Database string                `json:"database" doc:"Its name; until a Supabase project has a host, the project's ref"`
 }
 
 type moveView struct {
@@ -119,6 +120,11 @@ func (a *api) startMove(ctx context.Context, in *startMoveInput) (*moveOutput, e
 		return nil, faults.Err()
 	}
 	if in.Body.Database != nil {
+		if to.Project, err = in.Body.Database.projectRef(); err != nil {
+			return nil, err
+		}
+	}
+	if in.Body.Database != nil && to.Project == "" {
 		pasted, err := a.credentials(*in.Body.Database)
 		if err != nil {
 			return nil, err

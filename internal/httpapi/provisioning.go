@@ -148,7 +148,7 @@ func (b connectBody) projectRef() (string, error) {
 func (a *api) credentials(b connectBody) (credential.Pasted, error) {
 	if b.ProjectRef != "" {
 		var faults stoa.Invalid
-		faults.Add("projectRef", "has no credentials to give; it is for connect-database")
+		faults.Add("projectRef", "has no credentials to give; it is for connect-database and for moves")
 		return credential.Pasted{}, faults.Err()
 	}
 	d := tenantdb.ConnectionDetails{

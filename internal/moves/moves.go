@@ -77,10 +77,12 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 // Keep returns how long a move can be rolled back.
 func (s *Service) Keep() time.Duration { return s.opts.Keep }
 
-// Target is where a store is to be moved. Credentials are those of a database of the
-// owner's own; otherwise Managed is the engine of a managed database.
+// Target is where a store is to be moved: Managed is the engine of a managed database, and
+// Project the ref of a project in the Supabase account that the store is connected to. Without
+// both, Credentials are those of a database of the owner's own.
 type Target struct {
 	Managed     credential.EngineName
+	Project     string
 	Credentials credential.Credentials
 }
 
@@ -107,8 +109,8 @@ func (s *Service) Engines(ctx context.Context, store stoa.StoreID, now tenantdb.
 // Start begins to move a store to another database, in the background. It fails with
 // move_in_progress while the store is moved, with restore_in_progress while it is restored,
 // with move_refused for the database that the store has, with quota_exceeded as
-// provisioning.Service.Connect does, and in states of the store without a usable database as
-// a rotation does.
+// provisioning.Service.Connect does, for a project as provisioning.Service.ConnectProject
+// does, and in states of the store without a usable database as a rotation does.
 func (s *Service) Start(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target) (Move, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
 		return Move{}, err
@@ -124,18 +126,10 @@ func (s *Service) StartByOperator(ctx context.Context, p authz.Principal, store 
 
 // begin starts a move. limited says that the quota of managed databases applies.
 func (s *Service) begin(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target, limited bool) (Move, error) {
-	c := to.Credentials
-	var err error
-	if to.Managed != "" {
-		c, err = s.managed.NewCredentialsOn(ctx, store, to.Managed)
-	} else {
-		c.Adopt = false
-		err = s.tenants.Validate(&c)
-	}
+	c, err := s.plan(ctx, store, to)
 	if err != nil {
 		return Move{}, err
 	}
-	c.PlanRole()
 	var m Move
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		if limited {
@@ -149,6 +143,21 @@ func (s *Service) begin(ctx context.Context, p authz.Principal, store stoa.Store
 	return m, err
 }
 
+// plan returns the credentials of the target, or the plan for them.
+func (s *Service) plan(ctx context.Context, store stoa.StoreID, to Target) (c credential.Credentials, err error) {
+	switch {
+	case to.Managed != "":
+		return s.managed.NewCredentialsOn(ctx, store, to.Managed)
+	case to.Project != "":
+		return s.databases.PlanProject(ctx, store, to.Project)
+	}
+	c = to.Credentials
+	c.Adopt = false
+	err = s.tenants.Validate(&c)
+	c.PlanRole()
+	return c, err
+}
+
 func (s *Service) start(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID, c credential.Credentials) (Move, error) {
 	if err := s.registry.LockNotMoving(ctx, tx, store); err != nil {
 		return Move{}, err
@@ -160,7 +169,8 @@ func (s *Service) start(ctx context.Context, tx *masterdb.Tx, p authz.Principal,
 	if err := checkIdle(ctx, tx, store, from); err != nil {
 		return Move{}, err
 	}
-	if from.Engine == c.Engine && from.Host == c.Host && from.Port == c.Port && from.Database == c.Database && from.Schema == c.Schema {
+	if from.Engine == c.Engine && from.Host == c.Host && from.Port == c.Port && from.Database == c.Database && from.Schema == c.Schema ||
+		s.sameProject(store, from, c) {
 		return Move{}, errSameDatabase()
 	}
 	m, err := s.insert(ctx, tx, store, from, c)
@@ -172,6 +182,16 @@ func (s *Service) start(ctx context.Context, tx *masterdb.Tx, p authz.Principal,
 		return Move{}, err
 	}
 	return m, s.queue.Enqueue(ctx, tx, Run{MoveID: m.ID})
+}
+
+// sameProject reports whether the target is in the Supabase project in which the store has
+// its role: to prepare it would change the password of the role in use.
+func (s *Service) sameProject(store stoa.StoreID, from, to credential.Credentials) bool {
+	ref := to.PlannedProject()
+	if ref == "" {
+		ref = s.tenants.ProjectRef(to)
+	}
+	return ref != "" && ref == s.tenants.ProjectRef(from) && strings.HasPrefix(from.User, tenantdb.SupabaseRole(store))
 }
 
 func errSameDatabase() error {

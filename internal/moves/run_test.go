@@ -21,6 +21,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/supabase"
+	"github.com/stoahq/stoa/internal/supabase/link"
+	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
@@ -33,26 +36,44 @@ type replica struct {
 	*Service
 	owner authz.Principal
 	dir   string // of embedded databases
+	cloud *link.Service
 }
 
 func newReplica(t *testing.T, db *masterdb.DB) *replica {
 	t.Helper()
+	return newReplicaAt(t, db, nil)
+}
+
+// newReplicaAt returns a replica with a stand-in for Supabase, unless sb is nil.
+func newReplicaAt(t *testing.T, db *masterdb.DB, sb *supabasetest.Server) *replica {
+	t.Helper()
+	rules := tenantdbtest.SupabaseRules()
+	if sb != nil {
+		rules = sb.Rules()
+	}
 	ring, err := keyring.Parse(keyring.Generate("test"))
 	testkit.Must(t, err)
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	queue, err := jobs.New(db, log, jobs.Options{})
 	testkit.Must(t, err)
 	dir := t.TempDir()
-	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: dir, Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: tenantdbtest.SupabaseRules()})
+	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: dir, Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: rules})
 	t.Cleanup(func() { testkit.Must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
-	databases := provisioning.New(db, registry, tenants, queue, log, provisioning.Options{Lease: 5 * time.Minute})
+	var cloud *link.Service
+	if sb != nil {
+		cloud = link.New(db, ring, tenants, link.Options{
+			API:      supabase.New(supabase.Options{URL: sb.URL, ClientID: supabasetest.ClientID, ClientSecret: keyring.NewSecret(supabasetest.ClientSecret)}),
+			Redirect: "http://localhost:3000/api/supabase/callback", Poll: 10 * time.Millisecond, ReadyTimeout: 10 * time.Second, Log: log,
+		})
+	}
+	databases := provisioning.New(db, registry, tenants, queue, log, provisioning.Options{Lease: 5 * time.Minute, Cloud: cloud})
 	s := New(db, registry, tenants, databases, queue, log, Options{Lease: time.Minute})
 	jobs.Handle(queue, provisioning.Timeout, databases.Provision)
 	jobs.Handle(queue, Timeout, s.Run)
 	testkit.Must(t, queue.Start(t.Context()))
 	t.Cleanup(func() { testkit.Must(t, queue.Stop(context.Background())) })
-	r := &replica{Service: s, owner: authz.Principal{UserID: stoa.NewID[stoa.UserID](), RecentlyAuthenticated: true}, dir: dir}
+	r := &replica{Service: s, owner: authz.Principal{UserID: stoa.NewID[stoa.UserID](), RecentlyAuthenticated: true}, dir: dir, cloud: cloud}
 	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at) VALUES ($1, $2, 'x', 'Olive', 'Owner', $3, $3)`,
 			r.owner.UserID, r.owner.UserID.String()+"@example.com", tx.Now)

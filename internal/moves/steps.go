@@ -33,7 +33,7 @@ func (e *execution) prepare(ctx context.Context) (string, applied, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	c, err := e.tenants.UnsealCredentials(e.move.StoreID, e.TargetCredentials)
+	c, err := e.targetAccess(ctx)
 	if err != nil {
 		return "", nil, err
 	}
@@ -51,17 +51,8 @@ func (e *execution) prepare(ctx context.Context) (string, applied, error) {
 	if err := to.Mark(ctx, e.move.StoreID); err != nil {
 		return "", nil, err
 	}
-	sealed, err := e.tenants.SealCredentials(e.move.StoreID, c)
-	if err != nil {
-		return "", nil, err
-	}
-	e.TargetCredentials = sealed
-	return stepCopy, func(ctx context.Context, tx *masterdb.Tx) error {
-		place := placeOf(c)
-		_, err := tx.Exec(ctx, `UPDATE store_moves SET target_credentials = $2, target_host = $3, target_port = $4, target_name = $5 WHERE id = $1`,
-			e.move.ID, sealed, place.Host, place.Port, place.Name)
-		return err
-	}, nil
+	saveTarget, err := e.setTarget(c)
+	return stepCopy, saveTarget, err
 }
 
 // copy records changes of the source from now on, and copies all its rows. A copy that was
@@ -284,8 +275,11 @@ const dropTries = 60
 
 // remove drops a managed database. In one of the owner's own it calls do.
 func (e *execution) remove(ctx context.Context, place Place, do func(side) error, envelope string, r role) error {
-	if place.Kind == credential.Managed {
+	switch {
+	case place.Kind == credential.Managed:
 		return e.managed.Drop(ctx, e.move.StoreID, place.info())
+	case place.Kind == credential.KindSupabase && place.Host == "":
+		return nil // nothing is in the project yet, except perhaps the store's role
 	}
 	return e.clean(ctx, place, do, envelope, r, undoTries)
 }

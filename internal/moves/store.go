@@ -37,7 +37,8 @@ const (
 	wishFinish   = "finish"
 )
 
-// Place is a database, without its credentials.
+// Place is a database, without its credentials. One of kind supabase without a host is the
+// project of that name, in which the store's role is yet to be made.
 type Place struct {
 	Kind   credential.Kind
 	Engine credential.EngineName
@@ -48,7 +49,10 @@ type Place struct {
 
 // String describes the place for the audit log.
 func (p Place) String() string {
-	if p.Host == "" {
+	switch {
+	case p.Host == "" && p.Kind == credential.KindSupabase:
+		return "Supabase project " + p.Name
+	case p.Host == "":
 		return string(p.Engine)
 	}
 	return fmt.Sprintf("%s %s:%d/%s", p.Engine, p.Host, p.Port, p.Name)

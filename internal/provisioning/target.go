@@ -6,6 +6,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -23,6 +24,22 @@ func (s *Service) TestTarget(ctx context.Context, p authz.Principal, store stoa.
 	}
 	found, err := s.test(ctx, check)
 	return found, s.recordPreflight(ctx, audit.DatabaseTested, p, check, err, found.Fault.Err())
+}
+
+// PlanProject returns the plan of credentials in a Supabase project of the account that the
+// store is connected to: see credential.Credentials.PlannedProject. It fails as
+// ConnectProject does. It checks no permission.
+func (s *Service) PlanProject(ctx context.Context, store stoa.StoreID, ref string) (credential.Credentials, error) {
+	if err := s.opts.Cloud.Check(ctx, store, link.Choice{Ref: ref}); err != nil {
+		return credential.Credentials{}, err
+	}
+	return credential.PlanProject(ref), nil
+}
+
+// PrepareProject makes the role that PlanProject has planned, and returns its credentials. It
+// waits until the project is ready. It can be repeated.
+func (s *Service) PrepareProject(ctx context.Context, store stoa.StoreID, planned credential.Credentials, reporter link.WaitReporter) (credential.Credentials, error) {
+	return s.opts.Cloud.PrepareProject(ctx, store, planned.PlannedProject(), planned.RolePassword, reporter)
 }
 
 // OpenTarget opens a database that a store is to be moved to, as a run does that connects a
@@ -51,6 +68,14 @@ func (s *Service) OpenTarget(ctx context.Context, store stoa.StoreID, c credenti
 		return nil, c, in, err
 	}
 	if isolation.Role != "" {
+		// To isolate the store again would change the password of the role in use.
+		held, _, err := db.Isolated(ctx, store)
+		if err == nil && held {
+			err = stoa.Errorf(stoa.DatabaseNotEmpty, "This database holds the store already, in a schema of the store's own. Give the address of another one.")
+		}
+		if err != nil {
+			return nil, c, in, err
+		}
 		if c, err = s.tenants.Isolate(ctx, db, isolation, c.RolePassword); err != nil {
 			return nil, c, in, err
 		}

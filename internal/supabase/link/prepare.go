@@ -36,13 +36,27 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, reporter Wait
 	if err != nil {
 		return none, err
 	}
-	w := &preparation{Service: s, store: store, plan: plan, reporter: reporter, until: time.Now().Add(s.opts.ReadyTimeout), pause: s.opts.Poll}
+	w := s.newPreparation(store, plan, reporter)
 	if plan.Ref == nil {
 		if err := w.makeProject(ctx); err != nil {
 			return none, err
 		}
 	}
-	ref := *w.plan.Ref
+	return w.makeAccess(ctx, *w.plan.Ref, keyring.NewSecret(plan.secrets.Role))
+}
+
+// PrepareProject does for an existing project of the connected account what Prepare does for
+// the planned one, with this password of the store's role. The store may use a database
+// elsewhere meanwhile. It can be repeated.
+func (s *Service) PrepareProject(ctx context.Context, store stoa.StoreID, ref string, password keyring.Secret, reporter WaitReporter) (credential.Credentials, error) {
+	if err := s.configured(); err != nil {
+		return credential.Credentials{}, err
+	}
+	return s.newPreparation(store, plan{}, reporter).makeAccess(ctx, ref, password)
+}
+
+// makeAccess waits until the project is ready and makes the store's role and schema there.
+func (w *preparation) makeAccess(ctx context.Context, ref string, password keyring.Secret) (none credential.Credentials, err error) {
 	if err := w.awaitReady(ctx, ref); err != nil {
 		return none, err
 	}
@@ -50,8 +64,8 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, reporter Wait
 	if err != nil {
 		return none, err
 	}
-	role, password := tenantdb.SupabaseRole(store), keyring.NewSecret(plan.secrets.Role)
-	c, err := s.tenants.NewSupabase(ref, pooler.Host, pooler.Database, role, password)
+	role := tenantdb.SupabaseRole(w.store)
+	c, err := w.tenants.NewSupabase(ref, pooler.Host, pooler.Database, role, password)
 	if err != nil {
 		return none, err
 	}
@@ -59,7 +73,11 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, reporter Wait
 		return none, err
 	}
 	w.addKeys(ctx, ref, &c)
-	return c, s.tenants.Validate(&c)
+	return c, w.tenants.Validate(&c)
+}
+
+func (s *Service) newPreparation(store stoa.StoreID, p plan, reporter WaitReporter) *preparation {
+	return &preparation{Service: s, store: store, plan: p, reporter: reporter, until: time.Now().Add(s.opts.ReadyTimeout), pause: s.opts.Poll}
 }
 
 // preparation is one execution of a store's plan.

@@ -89,6 +89,21 @@ func (c *Credentials) PlanRole() {
 	}
 }
 
+// PlanProject returns a plan: the role of these credentials will be made in the Supabase
+// project with that ref, with the planned password. They lead nowhere before.
+func PlanProject(ref string) Credentials {
+	return Credentials{Kind: KindSupabase, Engine: PostgreSQL, Database: ref, RolePassword: NewPassword()}
+}
+
+// PlannedProject returns the ref of the project in which the role is to be made, or "" for
+// credentials that are no such plan.
+func (c Credentials) PlannedProject() string {
+	if c.Kind != KindSupabase || c.Host != "" {
+		return ""
+	}
+	return c.Database
+}
+
 // ManagedSQLite returns the credentials of a store's embedded database.
 func ManagedSQLite(store stoa.StoreID) Credentials {
 	return Credentials{Kind: Managed, Engine: SQLite, Database: store.String()}

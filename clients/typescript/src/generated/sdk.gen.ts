@@ -1763,7 +1763,7 @@ export class Moves extends HeyApiClient {
     /**
      * Move the store to another database
      *
-     * For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of connect-database and leads to an empty one. The old database is kept for a while, and follows: see rollback.
+     * For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of connect-database and leads to an empty one, or names a Supabase project of the account that the store is connected to (`projectRef`). The old database is kept for a while, and follows: see rollback.
      */
     public create<ThrowOnError extends boolean = true>(options: Options<MovesCreateData, ThrowOnError>): RequestResult<MovesCreateResponses, unknown, ThrowOnError> {
         return (options.client ?? this.client).post<MovesCreateResponses, unknown, ThrowOnError>({

@@ -1499,7 +1499,7 @@ export type MovePage = {
 
 export type MovePlace = {
     /**
-     * Name of the database
+     * Its name; until a Supabase project has a host, the project's ref
      */
     database: string;
     /**
@@ -1507,7 +1507,7 @@ export type MovePlace = {
      */
     engine: 'sqlite' | 'postgresql' | 'mysql';
     /**
-     * Hostname or address of the database server
+     * Empty for an embedded database, and for a Supabase project until the store has its role there
      */
     host: string;
     /**
@@ -1522,7 +1522,7 @@ export type MovePlace = {
 
 export type MoveRequest = {
     /**
-     * An empty database of your own, instead
+     * An empty database of your own, or a Supabase project, instead
      */
     database?: ConnectRequest;
     /**
