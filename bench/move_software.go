@@ -263,11 +263,11 @@ func (s *software) verify(ctx context.Context) (l losses, err error) {
 			missing[id.String()] = true
 		}
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT id FROM order_items WHERE order_id = '`+s.order.String()+`'`)
+	rows, err := s.db.QueryContext(ctx, `SELECT id FROM order_items WHERE order_id = '`+s.order.String()+`'`) //nolint:gosec // an id that this program has made
 	if err != nil {
 		return l, err
 	}
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // rows.Err says what was missed
 	var id string
 	for rows.Next() {
 		if err := rows.Scan(&id); err != nil {
