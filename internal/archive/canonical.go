@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,10 +48,14 @@ func appendRow(b []byte, columns []Column, values []any) ([]byte, error) {
 	if len(values) != len(columns) {
 		return nil, fmt.Errorf("archive: %d values for %d columns", len(values), len(columns))
 	}
+	return appendColumns(b, columns, func(b []byte, i int) ([]byte, error) { return appendValue(b, columns[i], values[i]) })
+}
+
+// appendColumns appends each column by value.
+func appendColumns(b []byte, columns []Column, value func(b []byte, i int) ([]byte, error)) (_ []byte, err error) {
 	begin := len(b)
 	for i, c := range columns {
-		var err error
-		if b, err = appendValue(b, c, values[i]); err != nil {
+		if b, err = value(b, i); err != nil {
 			return nil, &valueError{c.Name, err.Error()}
 		}
 		if len(b)-begin > maxRow {
@@ -60,12 +65,16 @@ func appendRow(b []byte, columns []Column, values []any) ([]byte, error) {
 	return b, nil
 }
 
+func appendNull(b []byte, c Column) ([]byte, error) {
+	if !c.Nullable {
+		return nil, errors.New("is NULL, which its table does not allow")
+	}
+	return append(b, tagNull), nil
+}
+
 func appendValue(b []byte, c Column, v any) ([]byte, error) {
 	if v == nil {
-		if !c.Nullable {
-			return nil, errors.New("is NULL, which its table does not allow")
-		}
-		return append(b, tagNull), nil
+		return appendNull(b, c)
 	}
 	b = append(b, tagValue)
 	switch c.Type { //nolint:exhaustive // the others have a variable length
@@ -82,9 +91,35 @@ func appendValue(b []byte, c Column, v any) ([]byte, error) {
 		n, err := canonicalTime(v)
 		return binary.AppendVarint(b, n), err
 	}
+	if raw, ok := v.([]byte); ok {
+		return appendText(b, c, raw)
+	}
 	text, err := canonicalText(c, v)
-	b = binary.AppendUvarint(b, uint64(len(text)))
-	return append(b, text...), err
+	return appendSized(b, text), err
+}
+
+// appendText appends the bytes of a value of variable length.
+func appendText(b []byte, c Column, raw []byte) ([]byte, error) {
+	switch {
+	case c.Type == tenantdb.TypeText && len(raw) <= maxRow && utf8.Valid(raw), c.Type == tenantdb.TypeBytes && len(raw) <= maxRow:
+		return appendSized(b, raw), nil
+	case c.Type == tenantdb.TypeJSON && utf8.Valid(raw):
+		at := len(b)
+		b, err := appendCanonicalJSON(b, string(raw))
+		if err != nil {
+			return nil, err
+		}
+		var size [binary.MaxVarintLen64]byte
+		n := binary.PutUvarint(size[:], uint64(len(b)-at))
+		return slices.Insert(b, at, size[:n]...), nil
+	}
+	text, err := canonicalText(c, string(raw))
+	return appendSized(b, text), err
+}
+
+// appendSized appends a value after its length.
+func appendSized[T string | []byte](b []byte, v T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
 }
 
 // canonicalText returns the bytes of a value of variable length.
@@ -119,18 +154,47 @@ func asText(v any) (string, bool) {
 }
 
 func canonicalUUID(v any) (id uuid.UUID, err error) {
-	if raw, ok := v.([16]byte); ok {
-		return raw, nil
+	var ok bool
+	switch v := v.(type) {
+	case [16]byte:
+		return v, nil
+	case string:
+		id, ok = parseUUID(v)
+	case []byte:
+		id, ok = parseUUID(v)
 	}
-	s, ok := asText(v)
-	if ok && len(s) == 36 {
-		id, err = uuid.Parse(s)
-	}
-	// A text in capitals is another value on the engines that store ids as text.
-	if !ok || err != nil || id.String() != s {
+	if !ok {
 		return id, errors.New("is no id in its usual form")
 	}
 	return id, nil
+}
+
+// parseUUID reads an id in its usual form. A text in capitals is another value on the engines
+// that store ids as text.
+func parseUUID[T string | []byte](s T) (id uuid.UUID, ok bool) {
+	if len(s) != 36 {
+		return id, false
+	}
+	n := 0 // digits
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return id, false
+			}
+			continue
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		default:
+			return id, false
+		}
+		id[n/2] = id[n/2]<<4 | c
+		n++
+	}
+	return id, true
 }
 
 func canonicalInteger(v any) (int64, error) {
@@ -163,10 +227,12 @@ func canonicalBoolean(v any) (byte, error) {
 func canonicalTime(v any) (int64, error) {
 	t, ok := v.(time.Time)
 	if !ok || t.Before(minTime) || !t.Before(maxTime) {
-		return 0, errors.New("is no date of the years 1 to 9999")
+		return 0, errTime
 	}
-	return t.Truncate(time.Microsecond).UnixMicro(), nil
+	return t.UnixMicro(), nil
 }
+
+var errTime = errors.New("is no date of the years 1 to 9999")
 
 var decimal = regexp.MustCompile(`^(-?)([0-9]+)(?:\.([0-9]+))?$`)
 
@@ -248,7 +314,7 @@ func decodeValue(b []byte, c Column) (v any, rest []byte, err error) {
 		return b[0] == 1, b[1:], nil
 	case tenantdb.TypeInteger, tenantdb.TypeTimestamp:
 		n, size := binary.Varint(b)
-		if size <= 0 || size != len(binary.AppendVarint(nil, n)) {
+		if size <= 0 || size > 1 && b[size-1] == 0 { // a byte of nothing
 			return nil, nil, errEncoding
 		}
 		if c.Type == tenantdb.TypeInteger {
@@ -261,7 +327,7 @@ func decodeValue(b []byte, c Column) (v any, rest []byte, err error) {
 		return t, b[size:], nil
 	}
 	n, size := binary.Uvarint(b)
-	if size <= 0 || size != len(binary.AppendUvarint(nil, n)) || n > uint64(len(b)-size) { //nolint:gosec // not negative
+	if size <= 0 || size > 1 && b[size-1] == 0 || n > uint64(len(b)-size) { //nolint:gosec // not negative
 		return nil, nil, errEncoding
 	}
 	text, rest := b[size:size+int(n)], b[size+int(n):] //nolint:gosec // at most len(b)

@@ -28,10 +28,20 @@ func canonicalJSON(s string) (string, error) {
 	if isCanonicalJSON(s) {
 		return s, nil
 	}
-	if sorted, ok := sortedJSON(s); ok {
-		return sorted, nil
+	b, err := appendCanonicalJSON(nil, s)
+	return string(b), err
+}
+
+// appendCanonicalJSON appends the canonical form of a text.
+func appendCanonicalJSON(b []byte, s string) ([]byte, error) {
+	if len(s) > maxJSON {
+		return nil, errors.New("is JSON of more than 1 MiB")
 	}
-	return rewrittenJSON(s)
+	if b, ok := appendSortedJSON(b, s); ok {
+		return b, nil
+	}
+	rewritten, err := rewrittenJSON(s)
+	return append(b, rewritten...), err
 }
 
 // rewrittenJSON does the same for a text of any form.

@@ -1,9 +1,7 @@
 package archive
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/stoahq/stoa"
@@ -14,17 +12,184 @@ import (
 // Compare reads the tables and returns an error that names the first one whose rows differ
 // from the summary. It uses two connections to a server if it gets them.
 func Compare(ctx context.Context, db *tenantdb.DB, tables []Table, want []Summary) error {
-	c := comparison{db: db, tables: tables, sums: make([]Summary, len(tables))}
-	for i := range tables {
-		c.order = append(c.order, i)
+	c := newComparison(ctx, db, tables)
+	for _, sum := range want {
+		c.add(sum)
 	}
-	// The largest first, so that both end at about the same time.
-	slices.SortStableFunc(c.order, func(a, b int) int { return cmp.Compare(want[b].Bytes, want[a].Bytes) })
-	if err := c.run(ctx); err != nil {
+	return c.finish(ctx)
+}
+
+// comparison reads each table once, after it was loaded, and compares it with what was loaded.
+// It reads while the next tables are loaded. Each snapshot begins after the load of the tables
+// that it reads: every table is read as it was at some time since, which is enough.
+type comparison struct {
+	db     *tenantdb.DB
+	tables []Table
+	stop   context.CancelFunc // ends the reader beside the load
+	ended  chan struct{}      // closed after it has ended
+
+	mu       sync.Mutex
+	changed  chan struct{} // has an element after a change for which that reader may wait
+	complete bool          // every table was added
+	want     []Summary     // of the tables that were loaded: the first ones
+	states   []tableState  // of each table
+	sums     []Summary     // of each table
+}
+
+// tableState says how far the comparison is with a table.
+type tableState int
+
+const (
+	unread tableState = iota
+	reading
+	compared
+)
+
+// newComparison begins a comparison. finish or stop must follow.
+func newComparison(ctx context.Context, db *tenantdb.DB, tables []Table) *comparison {
+	c := &comparison{db: db, tables: tables, ended: make(chan struct{}), changed: make(chan struct{}, 1),
+		states: make([]tableState, len(tables)), sums: make([]Summary, len(tables))}
+	beside, cancel := context.WithCancel(ctx)
+	c.stop = func() {
+		cancel()
+		<-c.ended
+	}
+	go func() {
+		defer close(c.ended)
+		for {
+			n, ok := c.wait(beside)
+			// What it could not read, finish reads: a server may have no more connections.
+			if !ok || stoa.CatchPanic(func() error { return c.read(beside, n) }) != nil {
+				return
+			}
+		}
+	}()
+	return c
+}
+
+// add adds the next table, whose load has ended.
+func (c *comparison) add(sum Summary) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.want = append(c.want, sum)
+	c.change()
+}
+
+func (c *comparison) change() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits until there is a table to read, and returns how many are loaded. ok is false when
+// none will be left.
+func (c *comparison) wait(ctx context.Context) (loaded int, ok bool) {
+	for {
+		c.mu.Lock()
+		loaded, left, complete := len(c.want), c.count(unread) > 0, c.complete
+		c.mu.Unlock()
+		if left || complete {
+			return loaded, left
+		}
+		select {
+		case <-c.changed:
+		case <-ctx.Done():
+			return 0, false
+		}
+	}
+}
+
+// count counts the loaded tables in a state.
+func (c *comparison) count(state tableState) (n int) {
+	for i := range c.want {
+		if c.states[i] == state {
+			n++
+		}
+	}
+	return n
+}
+
+// read reads tables among the first ones, which are loaded, in one snapshot until none is left.
+func (c *comparison) read(ctx context.Context, loaded int) error {
+	return c.db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
+		for {
+			i, ok := c.take(loaded)
+			if !ok {
+				return nil
+			}
+			state := unread
+			sum, err := source{s, c.db.Engine}.sum(ctx, c.tables[i])
+			if err == nil {
+				state = compared
+			}
+			c.mu.Lock()
+			c.states[i], c.sums[i] = state, sum
+			c.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// take returns the largest table among the first ones that nobody reads yet, so that two
+// readers end at about the same time.
+func (c *comparison) take(loaded int) (index int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range loaded {
+		if c.states[i] == unread && (!ok || c.want[i].Bytes > c.want[index].Bytes) {
+			index, ok = i, true
+		}
+	}
+	if ok {
+		c.states[index] = reading
+	}
+	return index, ok
+}
+
+// finish reads the tables that are left, and compares all.
+func (c *comparison) finish(ctx context.Context) error {
+	defer c.stop()
+	c.mu.Lock()
+	c.complete = true
+	c.change()
+	c.mu.Unlock()
+	if c.db.Engine.Embedded() { // two readers of SQLite, in one process, are slower than one
+		<-c.ended
+	}
+	if err := c.rest(ctx); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	helped := c.count(reading) > 0
+	c.mu.Unlock()
+	if helped {
+		<-c.ended
+	}
+	c.stop() // it may wait for a connection
+	if err := c.rest(ctx); err != nil {
+		return err
+	}
+	return c.verdict()
+}
+
+// rest reads the tables that nobody reads.
+func (c *comparison) rest(ctx context.Context) error {
+	c.mu.Lock()
+	left := c.count(unread)
+	c.mu.Unlock()
+	if left == 0 {
+		return nil
+	}
+	return stoa.CatchPanic(func() error { return c.read(ctx, len(c.tables)) })
+}
+
+// verdict compares the tables with what was loaded.
+func (c *comparison) verdict() error {
 	for i, g := range c.sums {
-		switch w := want[i]; {
+		switch w := c.want[i]; {
 		case g.Rows != w.Rows:
 			return stoa.Errorf(stoa.ArchiveRefused, "The table %s has %d rows in the database and %d in the archive. Nothing else may write to the database meanwhile.", g.Table, g.Rows, w.Rows)
 		case g != w:
@@ -35,89 +200,12 @@ func Compare(ctx context.Context, db *tenantdb.DB, tables []Table, want []Summar
 	return nil
 }
 
-// comparison reads each table once, on two connections. Each has a snapshot of its own, which
-// begins after the load: every table is read as it was at some time since, which is enough
-// to compare it with what was loaded.
-type comparison struct {
-	db     *tenantdb.DB
-	tables []Table
-	sums   []Summary // of each table
-
-	mu     sync.Mutex
-	order  []int // indexes of the tables that nobody reads yet
-	helped bool  // the second connection has read a table, or reads one
-}
-
-// run reads all tables. The second connection is asked for when the first one reads, and may
-// fail or be kept waiting: a server may have no more. Two readers of SQLite, in one process,
-// are slower than one.
-func (c *comparison) run(ctx context.Context) error {
-	return c.db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
-		if c.db.Engine.Embedded() {
-			return c.read(ctx, s, false)
-		}
-		helping, cancel := context.WithCancel(ctx)
-		defer cancel()
-		done := make(chan error, 1)
-		go func() {
-			done <- stoa.CatchPanic(func() error {
-				return c.db.Snapshot(helping, func(s *tenantdb.Snapshot) error { return c.read(helping, s, true) })
-			})
-		}()
-		err := stoa.CatchPanic(func() error { return c.read(ctx, s, false) })
-		if err != nil || !c.hasHelped() { // no table is left for it
-			cancel()
-		}
-		if helpErr := <-done; err == nil && c.hasHelped() {
-			err = helpErr
-		}
-		return err
-	})
-}
-
-// read reads tables in a snapshot until none is left.
-func (c *comparison) read(ctx context.Context, s *tenantdb.Snapshot, helps bool) error {
-	for {
-		i, ok := c.take(helps)
-		if !ok {
-			return nil
-		}
-		sum, err := source{s, c.db.Engine}.sum(ctx, c.tables[i])
-		if err != nil {
-			return err
-		}
-		c.sums[i] = sum
-	}
-}
-
-// take returns the next table.
-func (c *comparison) take(helps bool) (index int, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.order) == 0 {
-		return 0, false
-	}
-	index, c.order, c.helped = c.order[0], c.order[1:], c.helped || helps
-	return index, true
-}
-
-func (c *comparison) hasHelped() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.helped
-}
-
 // sum returns the summary of a table.
 func (s source) sum(ctx context.Context, t Table) (Summary, error) {
-	var (
-		count container.Tally
-		row   []byte
-	)
-	err := s.rows(ctx, t, func(values []any) (err error) {
-		if row, err = appendRow(row[:0], t.Columns, values); err == nil {
-			count.Add(row)
-		}
-		return err
+	var count container.Tally
+	err := s.rows(ctx, t, func(row []byte) error {
+		count.Add(row)
+		return nil
 	})
 	if err != nil {
 		return Summary{}, readFault(ctx, t, err)

@@ -24,6 +24,8 @@ type CopyOptions struct {
 // holds nothing else.
 func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts CopyOptions) (head Head, err error) {
 	l := loader{db: dst, opts: LoadOptions{Done: func(string) bool { return false }}}
+	defer l.stop()
+	var at Table // that is being copied
 	err = src.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
 		from := source{s, src.Engine}
 		if head, err = from.head(ctx, store, nil); err != nil {
@@ -33,20 +35,17 @@ func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts C
 		if err := l.prepare(ctx); err != nil {
 			return err
 		}
-		for _, t := range l.tables {
-			if err := l.copyTable(ctx, from, t, opts); err != nil {
-				return readFault(ctx, t, err)
+		for _, at = range l.tables {
+			if err := l.copyTable(ctx, from, at, opts); err != nil {
+				return readFault(ctx, at, err)
 			}
 		}
 		return nil
 	})
-	if err == nil {
-		err = l.makeDeferred(ctx)
-	}
 	if err != nil {
-		return head, err
+		return head, nameLong(ctx, src, at, err)
 	}
-	return head, Compare(ctx, dst, l.tables, l.loaded)
+	return head, l.finish(ctx)
 }
 
 func (l *loader) copyTable(ctx context.Context, from source, t Table, opts CopyOptions) error {
@@ -57,12 +56,15 @@ func (l *loader) copyTable(ctx context.Context, from source, t Table, opts CopyO
 		opts.OnRows(int64(len(rows)))
 		return nil
 	}}
-	if err := b.all(func(fn func([]any) error) error { return from.rows(ctx, t, fn) }); err != nil {
+	if err := b.all(func(fn func([]byte) error) error { return from.rows(ctx, t, fn) }); err != nil {
 		return err
 	}
-	l.loaded = append(l.loaded, b.count.Summary(t.Name))
 	links := block{columns: t.pick(t.links()), write: func(rows [][]any) error { return l.writeLinks(ctx, t, rows) }}
-	return links.all(func(fn func([]any) error) error { return from.links(ctx, t, fn) })
+	if err := links.all(func(fn func([]byte) error) error { return from.links(ctx, t, fn) }); err != nil {
+		return err
+	}
+	l.comparison.add(b.count.Summary(t.Name))
+	return nil
 }
 
 // block collects rows, in the values that drivers accept as arguments, and writes them in
@@ -73,27 +75,23 @@ type block struct {
 	rows    [][]any
 	size    int
 	count   container.Tally
-	buffer  []byte
 }
 
 // all writes all rows that each returns.
-func (b *block) all(each func(func([]any) error) error) error {
+func (b *block) all(each func(func([]byte) error) error) error {
 	if err := each(b.add); err != nil {
 		return err
 	}
 	return b.flush()
 }
 
-func (b *block) add(values []any) (err error) {
-	if b.buffer, err = appendRow(b.buffer[:0], b.columns, values); err != nil {
-		return err
-	}
-	row, _, err := decodeRow(b.buffer, b.columns)
+func (b *block) add(encoded []byte) error {
+	row, _, err := decodeRow(encoded, b.columns)
 	if err != nil {
 		return err
 	}
-	b.count.Add(b.buffer)
-	b.rows, b.size = append(b.rows, row), b.size+len(b.buffer)
+	b.count.Add(encoded)
+	b.rows, b.size = append(b.rows, row), b.size+len(encoded)
 	if b.size < blockSize && len(b.rows) < pageRows {
 		return nil
 	}
@@ -216,15 +214,11 @@ func WhereKey(t Table, keys []Key) (where string, args []any, err error) {
 }
 
 // rowsTo calls fn with rows in their canonical values.
-func rowsTo(t Table, fn func(Row) error) func([]any) error {
-	var buffer []byte
+func rowsTo(t Table, fn func(Row) error) func([]byte) error {
 	key := t.keyColumns()
-	return func(values []any) (err error) {
-		if buffer, err = appendRow(buffer[:0], t.Columns, values); err != nil {
-			return err
-		}
-		row := Row{Bytes: len(buffer)}
-		if row.Values, _, err = decodeRow(buffer, t.Columns); err != nil {
+	return func(encoded []byte) (err error) {
+		row := Row{Bytes: len(encoded)}
+		if row.Values, _, err = decodeRow(encoded, t.Columns); err != nil {
 			return err
 		}
 		parts := make([]any, len(key))
@@ -234,7 +228,7 @@ func rowsTo(t Table, fn func(Row) error) func([]any) error {
 		if row.Key, err = keyFrom(parts); err != nil {
 			return err
 		}
-		row.Sum.Tally.Add(buffer)
+		row.Sum.Tally.Add(encoded)
 		return fn(row)
 	}
 }

@@ -8,34 +8,55 @@ import (
 	"time"
 )
 
-// copyReader reads rows in the text format of PostgreSQL's COPY, one line each. It keeps the
-// text of one row at a time. rows are those of decodeRow.
+// copyReader reads rows in a format of PostgreSQL's COPY. It keeps the bytes of one row at a
+// time. rows are those of decodeRow.
 type copyReader struct {
 	columns []Column
+	types   []uint32 // of the columns in binary format; nil for text
 	rows    [][]any
-	line    []byte // of the row that is being read
+	ended   bool   // line is the trailer
+	line    []byte // the header, the row that is being read, or the trailer
 	read    int    // bytes of it
+}
+
+// newCopyReader returns a reader of rows in binary format if there are types, or as text.
+func newCopyReader(columns []Column, types []uint32, rows [][]any) *copyReader {
+	if types == nil {
+		return &copyReader{columns: columns, rows: rows, ended: true}
+	}
+	return &copyReader{columns: columns, types: types, rows: rows, line: []byte(copyHeader)}
 }
 
 // Read implements io.Reader.
 func (r *copyReader) Read(p []byte) (n int, err error) {
 	for n < len(p) {
 		if r.read == len(r.line) {
-			if len(r.rows) == 0 {
-				break
-			}
-			if r.line, err = appendLine(r.line[:0], r.columns, r.rows[0]); err != nil {
+			if err := r.next(); err != nil {
 				return n, err
 			}
-			r.rows, r.read = r.rows[1:], 0
 		}
 		copied := copy(p[n:], r.line[r.read:])
 		r.read, n = r.read+copied, n+copied
 	}
-	if n == 0 && len(p) > 0 {
-		return 0, io.EOF
-	}
 	return n, nil
+}
+
+// next begins the next line. It returns io.EOF after the last one.
+func (r *copyReader) next() (err error) {
+	switch r.read = 0; {
+	case len(r.rows) == 0 && r.ended:
+		r.line = r.line[:0]
+		return io.EOF
+	case len(r.rows) == 0:
+		r.line, r.ended = append(r.line[:0], copyTrailer...), true
+		return nil
+	case r.types == nil:
+		r.line, err = appendLine(r.line[:0], r.columns, r.rows[0])
+	default:
+		r.line, err = appendBinary(r.line[:0], r.columns, r.types, r.rows[0])
+	}
+	r.rows = r.rows[1:]
+	return err
 }
 
 // appendLine appends a row as a line. \N is NULL.

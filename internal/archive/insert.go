@@ -11,7 +11,7 @@ import (
 // insertBlock inserts a block of rows in one transaction.
 func (l *loader) insertBlock(ctx context.Context, t Table, rows [][]any) error {
 	if l.db.ArchiveSQL().CopyIn {
-		return l.db.CopyIn(ctx, t.Name, t.columnNames(), func() io.Reader { return &copyReader{columns: t.Columns, rows: rows} })
+		return l.db.CopyIn(ctx, t.Name, streamColumns(t.Columns), func(types []uint32) io.Reader { return newCopyReader(t.Columns, types, rows) })
 	}
 	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error { return insertRows(ctx, tx, t, rows) })
 }

@@ -30,7 +30,7 @@ type LoadOptions struct {
 }
 
 // Load creates Stoa's tables in the database, at the schema version of the archive, and
-// loads the archive into them. Afterwards it reads them again and compares their checksums.
+// loads the archive into them. It reads them again meanwhile and compares their checksums.
 // Each block of rows is one transaction, so an interrupted Load leaves an incomplete
 // database: see LoadOptions.Done. An error about a row names its table and key.
 //
@@ -38,16 +38,29 @@ type LoadOptions struct {
 // with what only the old store had.
 func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) error {
 	l := loader{db: db, head: r.Head, opts: opts}
+	defer l.stop()
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
 	if err := l.parts(ctx, r); err != nil {
 		return err
 	}
+	return l.finish(ctx)
+}
+
+// finish completes the database and the comparison, after all rows were loaded.
+func (l *loader) finish(ctx context.Context) error {
 	if err := l.makeDeferred(ctx); err != nil {
 		return err
 	}
-	return Compare(ctx, db, l.tables, l.loaded)
+	return l.comparison.finish(ctx)
+}
+
+// stop ends the comparison.
+func (l *loader) stop() {
+	if l.comparison != nil {
+		l.comparison.stop()
+	}
 }
 
 // parts loads all parts of the archive. The next one is read and checked while the database
@@ -95,7 +108,8 @@ type loader struct {
 	head   Head
 	opts   LoadOptions
 	tables []Table
-	loaded []Summary
+
+	comparison *comparison // of the tables that are loaded; nil before the first
 }
 
 // prepare checks the archive against the schema, and creates the tables.
@@ -130,7 +144,11 @@ func (l *loader) prepare(ctx context.Context) error {
 	if err := l.empty(ctx); err != nil {
 		return err
 	}
-	return l.dropDeferred(ctx)
+	if err := l.dropDeferred(ctx); err != nil {
+		return err
+	}
+	l.comparison = newComparison(ctx, l.db, l.tables)
+	return nil
 }
 
 // sameTables checks that an archive has the expected tables and columns, in the same order.
@@ -195,7 +213,7 @@ func (l *loader) part(ctx context.Context, p Part) error {
 }
 
 func (l *loader) end(sum Summary) error {
-	l.loaded = append(l.loaded, sum)
+	l.comparison.add(sum)
 	if l.opts.OnTable == nil || l.opts.Done != nil && l.opts.Done(sum.Table) {
 		return nil
 	}

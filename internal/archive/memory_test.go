@@ -105,6 +105,7 @@ func TestMemoryDoesNotGrowWithTheStore(t *testing.T) { //nolint:paralleltest // 
 			l := loader{db: target, head: r.Head}
 			testkit.Must(t, l.prepare(t.Context()))
 			testkit.Must(t, l.parts(t.Context(), r))
+			testkit.Must(t, l.finish(t.Context()))
 			report(t, "loading", peak, most)
 		})
 	}

@@ -17,51 +17,23 @@ const (
 	pageRows  = 2000 // the most rows of one query
 )
 
-// rows calls fn with each row of a table, in the order of its key. The order is the
-// engine's own.
-func (s source) rows(ctx context.Context, t Table, fn func([]any) error) error {
-	return s.rowsWhere(ctx, t, "", nil, fn)
-}
-
-// rowsWhere does what rows does for the rows that satisfy a condition.
-func (s source) rowsWhere(ctx context.Context, t Table, where string, args []any, fn func([]any) error) error {
+// rowsWhere calls fn with each encoded row of a table that satisfies a condition, in the order
+// of its key. The order is the engine's own.
+func (s source) rowsWhere(ctx context.Context, t Table, where string, args []any, fn func(row []byte) error) error {
 	p := pager{source: s, table: t, columns: t.Columns, key: t.keyColumns(), where: where, args: args}
-	rowBytes, bounded := t.rowBytes()
-	if !bounded {
-		return p.bySize(ctx, rowBytes, fn)
-	}
-	p.limit = max(1, min(pageRows, pageBytes/rowBytes))
-	return p.all(ctx, fn)
-}
-
-// links calls fn with the key and the references to the table itself of each row that has
-// such references.
-func (s source) links(ctx context.Context, t Table, fn func([]any) error) error {
-	links := t.links()
-	if links == nil {
-		return nil
-	}
-	var some []string
-	for _, c := range t.pick(links[len(t.Key):]) {
-		some = append(some, c.Name+" IS NOT NULL")
-	}
-	p := pager{source: s, table: t, columns: t.pick(links), limit: pageRows, where: "(" + strings.Join(some, " OR ") + ")"}
-	for i := range t.Key {
-		p.key = append(p.key, i)
-	}
-	return p.all(ctx, fn)
+	return p.pages(ctx, encodeTo(t.Columns, fn))
 }
 
 // rowBytes returns how many bytes a row takes in a server's answer. bounded is false if that
 // is without its columns of unlimited length.
-func (t Table) rowBytes() (n int, bounded bool) {
+func rowBytes(columns []Column) (n int, bounded bool) {
 	bounded = true
-	for _, c := range t.Columns {
+	for _, c := range columns {
 		switch {
-		case c.Type == tenantdb.TypeText && c.maxChars > 0:
-			n += 4*c.maxChars + 8
-		case c.Type == tenantdb.TypeText, c.Type == tenantdb.TypeJSON, c.Type == tenantdb.TypeBytes:
+		case c.unlimited():
 			n, bounded = n+8, false
+		case c.Type == tenantdb.TypeText:
+			n += 4*c.maxChars + 8
 		default:
 			n += 80
 		}
@@ -79,6 +51,16 @@ type pager struct {
 	args    []any  // of the condition
 	limit   int    // rows of a page
 	after   []any  // key of the last row; nil before the first
+}
+
+// pages calls fn with each row, in pages.
+func (p *pager) pages(ctx context.Context, fn func([]any) error) error {
+	fixed, bounded := rowBytes(p.columns)
+	if !bounded {
+		return p.bySize(ctx, fixed, fn)
+	}
+	p.limit = max(1, min(pageRows, pageBytes/fixed))
+	return p.all(ctx, fn)
 }
 
 // all reads all pages of limit rows.
@@ -118,40 +100,45 @@ func (p *pager) bySize(ctx context.Context, fixed int, fn func([]any) error) err
 
 // sizes returns the size of each of the next rows, in bytes.
 func (p *pager) sizes(ctx context.Context, fixed int) (sizes []int64, err error) {
-	sql := p.ArchiveSQL()
-	var parts []string
-	for _, c := range p.columns {
-		expression := c.Name
-		if c.Type == tenantdb.TypeJSON {
-			expression = fmt.Sprintf(sql.JSONText, c.Name)
-		}
-		if c.Type == tenantdb.TypeText || c.Type == tenantdb.TypeJSON || c.Type == tenantdb.TypeBytes {
-			parts = append(parts, "coalesce("+fmt.Sprintf(sql.Bytes, expression)+", 0)")
-		}
-	}
-	list := strings.Join(p.names(p.key), ", ") + ", " + strings.Join(parts, " + ")
-	_, err = p.query(ctx, list, pageRows, func(values []any) error {
+	_, err = p.query(ctx, strings.Join(p.names(p.key), ", ")+", "+p.size(), pageRows, func(values []any) error {
 		n, err := canonicalInteger(values[len(p.key)])
 		if err != nil {
 			return err
 		}
 		if sizes = append(sizes, n+int64(fixed)); n > maxRow {
-			key := make([]any, len(p.columns))
-			for i, at := range p.key {
-				key[at] = values[i]
-			}
-			return &rowError{keyText(p.table, key), &valueError{p.longest(), fmt.Sprintf("and the others have more than %d MiB in this row", maxRow>>20)}}
+			return p.tooLong(values)
 		}
 		return nil
 	})
 	return sizes, err
 }
 
-// longest returns the name of a column without a limit.
-func (p *pager) longest() string {
-	return p.columns[slices.IndexFunc(p.columns, func(c Column) bool {
-		return c.Type == tenantdb.TypeText && c.maxChars == 0 || c.Type == tenantdb.TypeJSON || c.Type == tenantdb.TypeBytes
-	})].Name
+// size returns the expression of the bytes of a row's columns without a limit, or "" if it has
+// none.
+func (p *pager) size() string {
+	sql := p.ArchiveSQL()
+	var parts []string
+	for _, c := range p.columns {
+		if !c.unlimited() {
+			continue
+		}
+		expression := c.Name
+		if c.Type == tenantdb.TypeJSON {
+			expression = fmt.Sprintf(sql.JSONText, c.Name)
+		}
+		parts = append(parts, "coalesce("+fmt.Sprintf(sql.Bytes, expression)+", 0)")
+	}
+	return strings.Join(parts, " + ")
+}
+
+// tooLong returns the fault of the row with that key.
+func (p *pager) tooLong(key []any) error {
+	values := make([]any, len(p.columns))
+	for i, at := range p.key {
+		values[at] = key[i]
+	}
+	longest := p.columns[slices.IndexFunc(p.columns, Column.unlimited)].Name
+	return p.rowFault(values, &valueError{longest, fmt.Sprintf("and the others have more than %d MiB in this row", maxRow>>20)})
 }
 
 func (p *pager) names(indexes []int) []string {

@@ -28,6 +28,7 @@ type WriteOptions struct {
 // in use meanwhile. Its memory does not depend on the size of the database. An error about a
 // row names its table and key. dst has received a complete archive only if Write returns nil.
 func Write(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, dst io.Writer, opts WriteOptions, recipients ...age.Recipient) (head Head, total Summary, err error) {
+	var at Table // that is being read
 	err = db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
 		src := source{s, db.Engine}
 		if head, err = src.head(ctx, store, opts.tables); err != nil {
@@ -37,16 +38,16 @@ func Write(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, dst io.Writ
 		if err != nil {
 			return err
 		}
-		for _, t := range head.Tables {
-			if err := src.writeTable(ctx, w, t, opts); err != nil {
+		for _, at = range head.Tables {
+			if err := src.writeTable(ctx, w, at, opts); err != nil {
 				w.Abort()
-				return readFault(ctx, t, err)
+				return readFault(ctx, at, err)
 			}
 		}
 		total, err = w.Close()
 		return err
 	})
-	return head, total, err
+	return head, total, nameLong(ctx, db, at, err)
 }
 
 // rowError is a fault of one row.
@@ -215,10 +216,10 @@ func shorten(s string, most int) string {
 }
 
 func (s source) writeTable(ctx context.Context, w *Writer, t Table, opts WriteOptions) error {
-	write := w.Row
+	write := w.row
 	if opts.OnRow != nil {
-		write = func(values []any) error {
-			if err := w.Row(values); err != nil {
+		write = func(row []byte) error {
+			if err := w.row(row); err != nil {
 				return err
 			}
 			opts.OnRow()
@@ -228,7 +229,7 @@ func (s source) writeTable(ctx context.Context, w *Writer, t Table, opts WriteOp
 	if err := s.rows(ctx, t, write); err != nil {
 		return err
 	}
-	if err := s.links(ctx, t, w.Link); err != nil {
+	if err := s.links(ctx, t, w.link); err != nil {
 		return err
 	}
 	sum, err := w.EndTable()

@@ -51,38 +51,55 @@ func NewWriter(dst io.Writer, head Head, recipients ...age.Recipient) (*Writer, 
 // Row adds a row to the current table. values are those that a driver returns for the
 // table's columns.
 func (w *Writer) Row(values []any) error {
-	if err := w.begin(recordRows); err != nil {
-		return err
+	if w.table == len(w.head.Tables) {
+		return errEnded
 	}
-	at := len(w.block)
-	block, err := appendRow(w.block, w.head.Tables[w.table].Columns, values)
+	row, err := appendRow(nil, w.head.Tables[w.table].Columns, values)
 	if err != nil {
 		return err
 	}
-	w.block = block
-	w.count.Add(block[at:])
+	return w.row(row)
+}
+
+// row adds an encoded row to the current table.
+func (w *Writer) row(row []byte) error {
+	if err := w.begin(recordRows); err != nil {
+		return err
+	}
+	w.block = append(w.block, row...)
+	w.count.Add(row)
 	return w.flushFull()
 }
 
 // Link adds the references of a row to its own table. values are the row's key and these
 // references. Links come after all rows of the table.
 func (w *Writer) Link(values []any) error {
-	if err := w.begin(recordLinks); err != nil {
-		return err
+	if w.table == len(w.head.Tables) {
+		return errEnded
 	}
 	t := w.head.Tables[w.table]
-	block, err := appendRow(w.block, t.pick(t.links()), values)
+	link, err := appendRow(nil, t.pick(t.links()), values)
 	if err != nil {
 		return err
 	}
-	w.block = block
+	return w.link(link)
+}
+
+// link adds an encoded link to the current table.
+func (w *Writer) link(link []byte) error {
+	if err := w.begin(recordLinks); err != nil {
+		return err
+	}
+	w.block = append(w.block, link...)
 	return w.flushFull()
 }
+
+var errEnded = errors.New("archive: all tables have ended")
 
 // begin prepares the block for a row of a kind.
 func (w *Writer) begin(kind byte) error {
 	if w.table == len(w.head.Tables) {
-		return errors.New("archive: all tables have ended")
+		return errEnded
 	}
 	if w.kind == kind {
 		return nil
@@ -128,7 +145,7 @@ func (w *Writer) wait() error {
 // EndTable ends the current table.
 func (w *Writer) EndTable() (Summary, error) {
 	if w.table == len(w.head.Tables) {
-		return Summary{}, errors.New("archive: all tables have ended")
+		return Summary{}, errEnded
 	}
 	s := w.count.Summary(w.head.Tables[w.table].Name)
 	err := w.flush()

@@ -26,7 +26,7 @@ var sqliteDialect = dialect{
 	archive: ArchiveSQL{
 		Version:    `sqlite_version()`,
 		TableNamed: `SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?`,
-		Bytes:      `length(CAST(%s AS blob))`,
+		Bytes:      `octet_length(%s)`,
 		JSONText:   `%s`,
 		Upsert:     `ON CONFLICT (%s) DO UPDATE SET`,
 		Proposed:   `excluded.%s`,

@@ -77,9 +77,14 @@ func (c *recoveringConn) discardAfter(err error) {
 	}
 }
 
-func (c *recoveringConn) panicked(cause any) error {
+// abandon closes the connection in the middle of an answer.
+func (c *recoveringConn) abandon() {
 	c.broken.Store(true)
 	_ = c.socket.Close()
+}
+
+func (c *recoveringConn) panicked(cause any) error {
+	c.abandon()
 	return driverPanicked(c.log, cause)
 }
 

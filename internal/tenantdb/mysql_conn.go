@@ -120,7 +120,7 @@ type mysqlSocket struct {
 }
 
 func newMySQLSocket(conn net.Conn, secure func(net.Conn) (net.Conn, error), password keyring.Secret) *mysqlSocket {
-	checks := screen.NewMySQL()
+	checks := screen.NewMySQL(func() { screen.RestartAnswer(conn) })
 	link := &mysqlLink{Conn: conn, checks: checks, secure: secure, password: password}
 	return &mysqlSocket{screen.NewConn(link, checks), link, checks}
 }

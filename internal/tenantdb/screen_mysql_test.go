@@ -387,3 +387,42 @@ func TestMySQLRowsWithoutEnd(t *testing.T) {
 		t.Errorf("%d rows: %v", len(rows), err)
 	}
 }
+
+// TestMySQLStream has a server stream rows: any number of them may come, but each must be no
+// longer than an answer.
+func TestMySQLStream(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		size, rows int
+		code       stoa.Code // "": none
+	}{"20 MiB": {1 << 20, 20, ""}, "a row of 9 MiB": {9 << 20, 1, stoa.DatabaseContentInvalid}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			row := append([]byte{0xfd, byte(test.size), byte(test.size >> 8), byte(test.size >> 16)}, bytes.Repeat([]byte{'x'}, test.size)...)
+			c := playMySQL(t, mysqlServer{query: func(c *mysqlSession) {
+				if c.count == 1 { // the beginning of the snapshot
+					c.send(okPacket(0))
+					return
+				}
+				c.head(mysqlColumn(0xfd))
+				for range test.rows {
+					c.send(row)
+				}
+				c.end(0)
+			}})
+			db, n := tenantdbtest.Open(t, c), 0
+			err := db.Snapshot(t.Context(), func(s *tenantdb.Snapshot) error {
+				_, err := s.Stream(t.Context(), "t", []tenantdb.StreamColumn{{Name: "a", Type: tenantdb.TypeText}}, "", func(row tenantdb.StreamRow) error {
+					if text, _ := row.Values[0].([]byte); len(text) == test.size {
+						n++
+					}
+					return nil
+				})
+				return err
+			})
+			if stoa.CodeOf(err) != test.code && (test.code != "" || err != nil) || test.code == "" && n != test.rows {
+				t.Errorf("%d rows, %v", n, err)
+			}
+		})
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/screen"
 )
 
 // A fuzzed PostgreSQL server sends data each time that the client has written.
@@ -183,6 +184,10 @@ func useEverything(ctx context.Context, pool *sql.DB) (failed []error) {
 	}
 	copyIn("8\t\\N\n9\t" + strings.Repeat("x", 150_000) + "\n") // several messages
 	copyIn("not a number\t\\N\n")
+	native(func(c *pgx.Conn) error {
+		_, err := c.PgConn().CopyTo(ctx, io.Discard, screen.CopyOut(`SELECT id, doc FROM every_type`))
+		return err
+	})
 	note(db.SelectContext(ctx, new([]everyType), everyTypeSelect, id, "a name", at))
 	note(db.SelectContext(ctx, new([]string), `SELECT name FROM every_type WHERE small = $1`, 7))
 	note(db.GetContext(ctx, new(time.Time), `SELECT at FROM every_type`))

@@ -30,6 +30,7 @@ const (
 	atPrepare = "at a preparation"
 	atExecute = "at an execution"
 	atCopy    = "at a COPY"
+	atStream  = "at a COPY of rows to this process"
 )
 
 // attack is what a server sends at one of these points.
@@ -68,6 +69,7 @@ func postgresAttacks() []attack {
 		names = append(names, status(fmt.Sprint("name-", i), 1)...)
 	}
 	join := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	streamHead := join(frame('H', []byte{1}, u16(0)), frame('d', []byte(copySignature), make([]byte, 8)))
 	return []attack{
 		{"nothing of the protocol", atStartup, []byte("HTTP/1.1 400 Bad Request\r\n\r\n")},
 		{"an unknown message", atStartup, frame('?', []byte("x"))},
@@ -110,7 +112,7 @@ func postgresAttacks() []attack {
 		{"a column without an end", atPing, frame('T', u16(1), []byte("name"))},
 		{"a column in an unknown format", atPing, frame('T', u16(1), []byte("n\x00"), make([]byte, 16), u16(7))},
 		{"names of a megabyte", atPing, header('T', 1<<20)},
-		{"data to copy in", atPing, frame('G', []byte{0}, u16(0))},
+		{"data to copy in", atPing, frame('G', []byte{1}, u16(0))},
 		{"data to copy out", atPing, join(frame('H', []byte{0}, u16(0)), frame('d', []byte("x")), frame('c'), selected, ready)},
 		{"data to copy both ways", atPing, frame('W', []byte{0}, u16(65535))},
 		{"a suspended portal", atPing, join(described, frame('s'), ready)},
@@ -149,16 +151,34 @@ func postgresAttacks() []attack {
 		{"another preparation's answer", atExecute, join(encoded(&pgproto3.ParseComplete{}), bound)},
 		{"an error and then a result", atExecute, join(encoded(&pgproto3.ErrorResponse{Code: "22000"}), bound, row, selected, ready)},
 
-		{"an end before the rows", atCopy, join(frame('G', []byte{0}, u16(0)), copied, ready)},
+		{"an end before the rows", atCopy, join(frame('G', []byte{1}, u16(0)), copied, ready)},
 		{"an end and no beginning", atCopy, join(copied, ready)},
 		{"ready and nothing else", atCopy, ready},
-		{"two beginnings", atCopy, join(frame('G', []byte{0}, u16(0)), frame('G', []byte{0}, u16(0)))},
-		{"fewer columns than counted", atCopy, frame('G', []byte{0}, u16(2), u16(0))},
-		{"65535 columns", atCopy, frame('G', []byte{0}, u16(65535), make([]byte, 2*65535))},
-		{"another format", atCopy, frame('G', []byte{1}, u16(0))},
+		{"two beginnings", atCopy, join(frame('G', []byte{1}, u16(0)), frame('G', []byte{1}, u16(0)))},
+		{"fewer columns than counted", atCopy, frame('G', []byte{1}, u16(2), u16(0))},
+		{"65535 columns", atCopy, frame('G', []byte{1}, u16(65535), make([]byte, 2*65535))},
+		{"another format", atCopy, frame('G', []byte{0}, u16(0))},
 		{"data to copy out", atCopy, join(frame('H', []byte{0}, u16(0)), frame('d', []byte("x")), frame('c'), copied, ready)},
 		{"a row", atCopy, join(described, row, selected, ready)},
-		{"30 MB of notices", atCopy, join(frame('G', []byte{0}, u16(0)), repeated(encoded(&pgproto3.NoticeResponse{Message: strings.Repeat("x", 8000)}), 30<<20))},
+		{"30 MB of notices", atCopy, join(frame('G', []byte{1}, u16(0)), repeated(encoded(&pgproto3.NoticeResponse{Message: strings.Repeat("x", 8000)}), 30<<20))},
+		{"nothing but an end", atStream, join(copied, ready)},
+		{"data to copy in", atStream, frame('G', []byte{1}, u16(0))},
+		{"rows as text", atStream, join(frame('H', []byte{0}, u16(0)), frame('d', []byte("1\n")), frame('c'), copied, ready)},
+		{"65535 columns", atStream, frame('H', []byte{1}, u16(65535), make([]byte, 2*65535))},
+		{"rows before their beginning", atStream, frame('d', []byte("x"))},
+		{"an end in the middle", atStream, join(streamHead, copied, ready)},
+		{"a row of a query", atStream, join(streamHead, row)},
+		{"two ends", atStream, join(streamHead, frame('d', streamEnd), frame('c'), frame('c'))},
+		{"data after the end", atStream, join(streamHead, frame('d', streamEnd), frame('c'), frame('d', streamEnd))},
+		{"no trailer", atStream, join(streamHead, frame('c'), copied, ready)},
+		{"no header", atStream, join(frame('H', []byte{1}, u16(0)), frame('d', []byte("PGCOPY\n\xff\r\n\x01"), make([]byte, 8)), frame('c'), copied, ready)},
+		{"a header with flags", atStream, join(frame('H', []byte{1}, u16(0)), frame('d', []byte(copySignature), u32(1), u32(0)), frame('c'), copied, ready)},
+		{"two columns for one", atStream, join(streamHead, frame('d', u16(2), u32(0), u32(0)), frame('d', streamEnd), frame('c'), copied, ready)},
+		{"65535 columns for one", atStream, join(streamHead, frame('d', u16(65534), make([]byte, 1000)), frame('c'), copied, ready)},
+		{"a negative length", atStream, join(streamHead, frame('d', u16(1), u32(-2)), frame('d', streamEnd), frame('c'), copied, ready)},
+		{"half a row", atStream, join(streamHead, frame('d', u16(1), u32(math.MaxInt32), []byte("x")), frame('c'), copied, ready)},
+		{"a row after the trailer", atStream, join(streamHead, frame('d', streamEnd, u16(1), u32(0)), frame('c'), copied, ready)},
+		{"30 MB of notices", atStream, join(streamHead, repeated(encoded(&pgproto3.NoticeResponse{Message: strings.Repeat("x", 8000)}), 30<<20))},
 		{"an error and then an end", atCopy, join(encoded(&pgproto3.ErrorResponse{Code: "22000"}), copied, ready)},
 	}
 }
@@ -169,6 +189,62 @@ func thousandTypes() []byte {
 		body = append(body, u32(100_000+i)...)
 	}
 	return frame('t', body)
+}
+
+// copySignature begins rows of COPY in binary format; streamEnd ends them.
+const copySignature = "PGCOPY\n\xff\r\n\x00"
+
+var streamEnd = u16(-1)
+
+// readStream reads a table of one column as a stream, and returns its number of rows.
+func readStream(ctx context.Context, db *tenantdb.DB) (rows int, err error) {
+	err = db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
+		_, err := s.Stream(ctx, "t", []tenantdb.StreamColumn{{Name: "n", Type: tenantdb.TypeInteger}}, "", func(row tenantdb.StreamRow) error {
+			rows++
+			return nil
+		})
+		return err
+	})
+	return rows, err
+}
+
+// TestStreamLimits has a server stream rows: any number of them may come, in any pieces, but
+// each must be no longer than an answer.
+func TestStreamLimits(t *testing.T) { //nolint:paralleltest // it counts this process's memory
+	copied := encoded(&pgproto3.CommandComplete{CommandTag: []byte("COPY 1")}, readyIdle)
+	row := slices.Concat(u16(1), u32(1<<20), make([]byte, 1<<20))
+	pieces := slices.Concat([]byte(copySignature), make([]byte, 8), u16(1), u32(4), []byte("1234"), u16(1), u32(-1), streamEnd)
+	var bytewise []byte
+	for _, b := range pieces {
+		bytewise = append(bytewise, frame('d', []byte{b})...)
+	}
+	head := frame('d', pieces[:len(copySignature)+8])
+	for name, test := range map[string]struct {
+		rows int
+		code stoa.Code // "": none
+		data []byte
+	}{
+		"bytewise":            {2, "", bytewise},
+		"40 MiB":              {40, "", slices.Concat(head, bytes.Repeat(frame('d', row), 40), frame('d', streamEnd))},
+		"a message of 9 MiB":  {0, stoa.DatabaseContentInvalid, slices.Concat(head, frame('d', u16(1), u32(9<<20), make([]byte, 9<<20)))},
+		"a row in 20 MiB":     {0, stoa.DatabaseContentInvalid, slices.Concat(head, frame('d', u16(1), u32(20<<20)), bytes.Repeat(frame('d', make([]byte, 1<<20)), 20))},
+		"an announced 60 MiB": {0, stoa.DatabaseContentInvalid, slices.Concat(head, header('d', 60<<20))},
+	} {
+		t.Run(name, func(t *testing.T) { //nolint:paralleltest // as above
+			a := attack{name, atStream, slices.Concat(frame('H', []byte{1}, u16(0)), test.data, frame('c'), copied)}
+			db := tenantdbtest.Open(t, postgresAt(t, true, a.script()))
+			testkit.Must(t, db.Ping(t.Context()))
+			allocated := allocations()
+			rows, err := readStream(t.Context(), db)
+			allocated = allocations() - allocated
+			if rows != test.rows || stoa.CodeOf(err) != test.code && (test.code != "" || err != nil) {
+				t.Errorf("%d rows, %v", rows, err)
+			}
+			if allocated > 8*screen.MaxAnswer { // of a row that comes in pieces
+				t.Errorf("%d MiB were allocated", allocated>>20)
+			}
+		})
+	}
 }
 
 // script returns a server that works until the point of the attack.
@@ -185,6 +261,8 @@ func (a attack) script() postgresScript {
 			now = atPrepare
 		case is[*pgproto3.Bind](request):
 			now = atExecute
+		case isCopy(request) && strings.HasPrefix(request[0].(*pgproto3.Query).String, "COPY ("):
+			now = atStream
 		case isCopy(request):
 			now = atCopy
 		}
@@ -227,7 +305,9 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 				case atStartup, atPing:
 					err = db.Ping(ctx)
 				case atCopy:
-					err = db.CopyIn(ctx, "t", []string{"n"}, func() io.Reader { return endlessRows{} })
+					err = db.CopyIn(ctx, "t", []tenantdb.StreamColumn{{Name: "n", Type: tenantdb.TypeInteger}}, func([]uint32) io.Reader { return endlessRows{} })
+				case atStream:
+					_, err = readStream(ctx, db)
 				default:
 					var n int
 					err = db.Get(ctx, &n, `SELECT 1`)

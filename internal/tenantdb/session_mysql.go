@@ -32,7 +32,9 @@ var mysqlAssignments = append(slices.Clone(mysqlEssentials),
 	"group_concat_max_len = 1048576", "div_precision_increment = 4", "max_sort_length = 1024",
 	"lock_wait_timeout = 86400", "innodb_lock_wait_timeout = 50",
 	// wait_timeout is longer than a store's connection is kept unused.
-	"wait_timeout = 28800", "net_read_timeout = 60", "net_write_timeout = 60",
+	"wait_timeout = 28800", "net_read_timeout = 60",
+	// What is made of a stream of rows may let the server wait.
+	"net_write_timeout = 600",
 )
 
 // mysqlEssentials are the assignments of variables that every server has and

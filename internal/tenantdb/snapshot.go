@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -16,8 +17,9 @@ const snapshotEnd = 5 * time.Second
 // transaction began, whatever others write meanwhile. On MySQL this holds for InnoDB
 // tables only.
 type Snapshot struct {
-	db *DB
-	q  queryer
+	db   *DB
+	conn *sqlx.Conn
+	q    queryer // the transaction on conn
 }
 
 // Snapshot runs fn in a snapshot of the database. It does not run fn again after a
@@ -25,42 +27,69 @@ type Snapshot struct {
 // row versions: the caller limits its duration with ctx.
 func (db *DB) Snapshot(ctx context.Context, fn func(*Snapshot) error) error {
 	return db.do(ctx, func(ctx context.Context) error {
-		d := db.dialect
-		if d.beginSnapshot != "" {
-			return db.snapshotBy(ctx, d.beginSnapshot, fn)
-		}
-		tx, err := db.sqlx.BeginTxx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: d.snapshot})
+		s, end, err := db.beginSnapshot(ctx)
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback() //nolint:errcheck // it has changed nothing
-		// PostgreSQL and SQLite take the snapshot at the first read of a table.
-		var n int
-		if err := tx.GetContext(ctx, &n, `SELECT count(*) FROM `+VersionTable); err != nil {
-			return err
-		}
-		return fn(&Snapshot{db, tx})
+		defer end()
+		return fn(s)
 	})
 }
 
-// snapshotBy begins the snapshot by a statement that the driver's BeginTx does not send.
-func (db *DB) snapshotBy(ctx context.Context, begin string, fn func(*Snapshot) error) error {
-	conn, err := db.sqlx.Connx(ctx)
+// beginSnapshot begins a snapshot, with another connection if the server had closed the
+// first. The caller must call end.
+func (db *DB) beginSnapshot(ctx context.Context) (s *Snapshot, end func(), err error) {
+	const attempts = 3 // as database/sql does
+	for attempt := 1; ; attempt++ {
+		conn, err := db.sqlx.Connx(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		begin := db.beginSnapshotTx
+		if db.dialect.beginSnapshot != "" {
+			begin = db.beginSnapshotBy
+		}
+		s, rollback, err := begin(ctx, conn)
+		if err == nil {
+			return s, func() {
+				rollback()
+				_ = conn.Close() // it goes back to the pool
+			}, nil
+		}
+		_ = conn.Close()
+		if attempt == attempts || !errors.Is(err, driver.ErrBadConn) {
+			return nil, nil, err
+		}
+	}
+}
+
+func (db *DB) beginSnapshotTx(ctx context.Context, conn *sqlx.Conn) (_ *Snapshot, rollback func(), err error) {
+	tx, err := conn.BeginTxx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: db.dialect.snapshot})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer conn.Close() //nolint:errcheck // it goes back to the pool
-	if _, err := conn.ExecContext(ctx, begin); err != nil {
-		return err
+	rollback = func() { _ = tx.Rollback() } // it has changed nothing
+	// PostgreSQL and SQLite take the snapshot at the first read of a table.
+	var n int
+	if err := tx.GetContext(ctx, &n, `SELECT count(*) FROM `+VersionTable); err != nil {
+		rollback()
+		return nil, nil, err
 	}
-	defer func() {
+	return &Snapshot{db, conn, tx}, rollback, nil
+}
+
+// beginSnapshotBy begins the snapshot by a statement that the driver's BeginTx does not send.
+func (db *DB) beginSnapshotBy(ctx context.Context, conn *sqlx.Conn) (_ *Snapshot, rollback func(), err error) {
+	if _, err := conn.ExecContext(ctx, db.dialect.beginSnapshot); err != nil {
+		return nil, nil, err
+	}
+	return &Snapshot{db, conn, conn}, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), snapshotEnd)
 		defer cancel()
 		if _, err := conn.ExecContext(ctx, `ROLLBACK`); err != nil {
 			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // the pool must not use it again
 		}
-	}()
-	return fn(&Snapshot{db, conn})
+	}, nil
 }
 
 // Select does the same as DB.Select in the snapshot.

@@ -49,9 +49,12 @@ func (c *countedConn) Read(p []byte) (int, error) {
 
 // Write resets the count of the answer's bytes.
 func (c *countedConn) Write(p []byte) (int, error) {
-	c.answer.Store(0)
+	c.RestartAnswer()
 	return c.Conn.Write(p)
 }
+
+// RestartAnswer resets the count of the answer's bytes: see screen.RestartAnswer.
+func (c *countedConn) RestartAnswer() { c.answer.Store(0) }
 
 // Close returns at once. The connection counts until the server has closed it
 // too, because only then can the server accept another one.

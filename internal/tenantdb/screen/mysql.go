@@ -63,6 +63,8 @@ const (
 // It is not safe for concurrent use: the driver never reads and writes at the
 // same time.
 type MySQL struct {
+	onRow func() // called after each row of a stream
+
 	phase mysqlPhase
 	ready bool // the connection is established
 	count int  // bytes of the current answer, including the cost of its rows; until ready, of all answers
@@ -86,6 +88,7 @@ type MySQL struct {
 	broken        error  // the error of the next Read: the client sent something invalid
 
 	// These fields describe the current answer.
+	streams    bool // each row counts as an answer of its own
 	results    int
 	params     int // definitions that are still expected
 	wanted     int // columns of the result
@@ -97,8 +100,12 @@ type MySQL struct {
 
 var errMySQLConnect = &ProtocolError{Rule: "too much data before the connection was established"}
 
-// NewMySQL returns the screen of a new connection.
-func NewMySQL() *MySQL { return &MySQL{} }
+// StreamMark begins a query whose rows are read as they arrive: each of them counts as an
+// answer of its own.
+const StreamMark = "/* stream */ "
+
+// NewMySQL returns the screen of a new connection. onRow is called after each row of a stream.
+func NewMySQL(onRow func()) *MySQL { return &MySQL{onRow: onRow} }
 
 // OffersTLS reports whether the server's greeting has offered TLS.
 func (s *MySQL) OffersTLS() bool { return s.offersTLS }
@@ -167,6 +174,9 @@ func (s *MySQL) beginPacket() error {
 		return &ProtocolError{Rule: "data after the end of the session"}
 	}
 	if err := s.packet.begin(s.next); err != nil {
+		if s.streams && s.packet.size > maxMySQLPacket {
+			err = ErrAnswerTooLong
+		}
 		return err
 	}
 	if !s.ready && s.packet.size > maxMySQLConnect {
@@ -220,6 +230,10 @@ func (s *MySQL) endPacket() error {
 	k := &s.packet
 	defer k.reset()
 	if k.row {
+		if s.streams {
+			s.count = 0
+			s.onRow()
+		}
 		return s.rows.end()
 	}
 	return s.control(k.content())

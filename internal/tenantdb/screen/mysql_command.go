@@ -1,6 +1,9 @@
 package screen
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // mysqlStatement is what the driver keeps of a prepared statement.
 type mysqlStatement struct {
@@ -47,6 +50,7 @@ func (s *MySQL) begin(sequence byte, p []byte) {
 		s.count = 0
 	}
 	s.command, s.results = p[0], 0
+	s.streams = s.command == mysqlQuery && bytes.HasPrefix(p[1:], []byte(StreamMark))
 	switch s.command {
 	case mysqlQuery, mysqlPing:
 		s.phase = phaseResult

@@ -42,7 +42,7 @@ const (
 // until it is complete. It is safe for concurrent use.
 // Source: PostgreSQL manual, "Frontend/Backend Protocol", "Message Formats".
 type postgresScreen struct {
-	onRequest func()       // called when a request begins
+	onRequest func()       // called when a request begins, and after each row of a COPY
 	slot      *hashingSlot // taken before the driver hashes a password
 
 	mu      sync.Mutex
@@ -89,7 +89,10 @@ func (s *postgresScreen) received(p []byte) error {
 func (s *postgresScreen) begin() error {
 	kind, length := s.header[0], int64(binary.BigEndian.Uint32(s.header[1:]))
 	shortest, longest := bodyLimits(kind)
-	if body := length - lengthBytes; body < shortest || body > longest {
+	switch body := length - lengthBytes; {
+	case kind == 'd' && body > longest:
+		return ErrAnswerTooLong
+	case body < shortest || body > longest:
 		return broken(kind, "may not come, or not with this length")
 	}
 	s.missing = int(length - lengthBytes)
@@ -103,12 +106,16 @@ func (s *postgresScreen) begin() error {
 }
 
 // bodyLimits returns the minimum and maximum length of a message's body. No
-// length is valid for a message that answers no request of Stoa, such as the
-// rows of COPY … TO STDOUT.
+// length is valid for a message that answers no request of Stoa, such as a function call's
+// result.
 func bodyLimits(kind byte) (shortest, longest int64) {
 	switch kind {
 	case 'D': // DataRow
 		return 2, MaxAnswer
+	case 'd': // CopyData
+		return 0, MaxAnswer
+	case 'c': // CopyDone
+		return 0, 0
 	case 'T', 't': // RowDescription, ParameterDescription
 		return 2, maxDescription
 	case 'C': // CommandComplete
@@ -127,7 +134,7 @@ func bodyLimits(kind byte) (shortest, longest int64) {
 		return 4, maxControlBody
 	case 'K': // BackendKeyData: a process and a key of four bytes each
 		return 8, 8
-	case 'G': // CopyInResponse: a format, and one for each column
+	case 'G', 'H': // CopyInResponse, CopyOutResponse: a format, and one for each column
 		return 3, 3 + 2*maxColumns
 	}
 	return 0, -1
@@ -159,6 +166,8 @@ func (s *postgresScreen) take(p []byte) error {
 		if err := s.row.take(p); err != nil {
 			return err
 		}
+	} else if kind == 'd' {
+		p = nil // whoever reads the rows checks them
 	} else if s.missing > 0 || len(s.partial) > 0 {
 		s.partial = append(s.partial, p...)
 		p = s.partial
@@ -192,8 +201,10 @@ func (s *postgresScreen) message(kind byte, body []byte) error {
 		return checkNotification(body)
 	case 'C':
 		return checkCommandTag(body)
-	case 'G':
-		return checkCopyIn(body)
+	case 'G', 'H':
+		return checkCopy(kind, body, s.answers.format)
+	case 'd': // the driver keeps none of the rows before
+		s.onRequest()
 	case 't':
 		return s.answers.describeParameters(body)
 	case 'T', 'n':

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 )
 
 // due is a message, or a group of messages, that a server must send in answer
@@ -21,11 +22,13 @@ const (
 	dueQuery                 // at least one result of a simple query, then ReadyForQuery
 	dueCopyIn                // CopyInResponse of COPY … FROM STDIN
 	dueCopied                // CommandComplete, once all rows were sent
+	dueCopyOut               // CopyOutResponse of COPY … TO STDOUT
+	dueCopyData              // CopyData, any number; then CopyDone
 	dueReady                 // ReadyForQuery
 )
 
 // completes maps each answer without content to its message.
-var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z', dueCopyIn: 'G', dueCopied: 'C'}
+var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z', dueCopyIn: 'G', dueCopied: 'C', dueCopyOut: 'H', dueCopyData: 'c'}
 
 // answers compares a server's messages with the requests that the driver has
 // sent. The driver relies on their order: it assigns a row to the statement
@@ -37,6 +40,7 @@ type answers struct {
 	skip    bool  // an error was reported: only ReadyForQuery may come next
 	over    bool  // an error was reported after which the driver does not wait for ReadyForQuery
 	fault   error // caused by the driver: no message may come
+	format  byte  // of the rows of COPY
 	copying bool  // the driver sends rows, which end with a message of their own, even after an error
 
 	statements map[string]*statement
@@ -130,8 +134,16 @@ func (a *answers) note(kind byte, body []byte) bool {
 	case 'S':
 		a.wait(dueReady, nil)
 	case 'Q':
-		if a.copying = isCopyIn(body); a.copying {
+		if a.format, a.copying = copyInFormat(body); a.copying {
 			a.wait(dueCopyIn, nil)
+			a.wait(dueCopied, nil)
+			a.wait(dueReady, nil)
+			return true
+		}
+		if isCopyOut(body) {
+			a.format = binaryFormat
+			a.wait(dueCopyOut, nil)
+			a.wait(dueCopyData, nil)
 			a.wait(dueCopied, nil)
 			a.wait(dueReady, nil)
 			return true
@@ -143,9 +155,42 @@ func (a *answers) note(kind byte, body []byte) bool {
 	return true
 }
 
-// isCopyIn reports whether a simple query is the statement with which DB.CopyIn begins.
-func isCopyIn(query []byte) bool {
-	return bytes.HasPrefix(query, []byte("COPY ")) && bytes.HasSuffix(query, []byte(" FROM STDIN\x00"))
+const (
+	copyInBegin     = "COPY "
+	copyInEnd       = " FROM STDIN"
+	copyInBinaryEnd = " FROM STDIN (FORMAT binary)"
+)
+
+// CopyIn returns the statement with which rows are copied into a table, in text or binary
+// format. The screen knows this form: no other statement reads rows.
+func CopyIn(table string, columns []string, binary bool) string {
+	end := copyInEnd
+	if binary {
+		end = copyInBinaryEnd
+	}
+	return copyInBegin + table + " (" + strings.Join(columns, ", ") + ")" + end
+}
+
+// copyInFormat returns the format of the rows that a simple query reads, if it does.
+func copyInFormat(query []byte) (format byte, ok bool) {
+	query, ended := bytes.CutSuffix(query, []byte{0})
+	switch {
+	case !ended || !bytes.HasPrefix(query, []byte(copyInBegin)):
+		return 0, false
+	case bytes.HasSuffix(query, []byte(copyInBinaryEnd)):
+		return binaryFormat, true
+	}
+	return textFormat, bytes.HasSuffix(query, []byte(copyInEnd))
+}
+
+const copyOutBegin, copyOutEnd = "COPY (", ") TO STDOUT (FORMAT binary)"
+
+// CopyOut returns the statement that copies the rows of a query to this process. The screen
+// knows this form: no other statement may be answered by a COPY of rows.
+func CopyOut(query string) string { return copyOutBegin + query + copyOutEnd }
+
+func isCopyOut(query []byte) bool {
+	return bytes.HasPrefix(query, []byte(copyOutBegin)) && bytes.HasSuffix(query, []byte(copyOutEnd+"\x00"))
 }
 
 func (a *answers) wait(what due, of *statement) { a.due = append(a.due, dueAnswer{what, of}) }
@@ -188,6 +233,8 @@ func (a *answers) accept(kind byte) error {
 		return broken(kind, "answers no request")
 	case a.skip:
 		return a.resume(kind)
+	case a.due[0].what == dueCopyData && kind == 'd':
+		return nil
 	}
 	switch what := a.due[0].what; what {
 	case dueParameters:

@@ -178,10 +178,13 @@ func countColumns(body []byte) (int, error) {
 	return count, nil
 }
 
-// checkCopyIn checks a CopyInResponse of a COPY in text format.
-func checkCopyIn(body []byte) error {
-	if count := int(binary.BigEndian.Uint16(body[1:])); len(body) != 3+2*count || body[0] != 0 {
-		return broken('G', "has another length than its columns, or another format than text")
+// These are the formats of COPY.
+const textFormat, binaryFormat = 0, 1
+
+// checkCopy checks a CopyInResponse or CopyOutResponse of a COPY in that format.
+func checkCopy(kind byte, body []byte, format byte) error {
+	if count := int(binary.BigEndian.Uint16(body[1:])); len(body) != 3+2*count || body[0] != format {
+		return broken(kind, "has another length than its columns, or another format than Stoa asks for")
 	}
 	return nil
 }

@@ -37,7 +37,10 @@ type postgresWire struct {
 func Postgres(cfg *pgx.ConnConfig, limits HashingLimits) {
 	w := &postgresWire{dial: dial.Func(cfg.DialFunc)}
 	w.slot.limits = limits
-	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
+	w.screen.slot, w.screen.onRequest = &w.slot, func() {
+		w.answer.Store(0)
+		RestartAnswer(w.conn)
+	}
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 }
 

@@ -69,11 +69,27 @@ func (c *Conn) Failure() error {
 	return nil
 }
 
+// RestartAnswer tells the connections under conn that count the bytes of an answer to begin
+// anew: the driver keeps nothing of what it has read.
+func RestartAnswer(conn net.Conn) {
+	for conn != nil {
+		if c, ok := conn.(interface{ RestartAnswer() }); ok {
+			c.RestartAnswer()
+		}
+		outer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return
+		}
+		conn = outer.NetConn()
+	}
+}
+
 // ErrAnswerTooLong means that a server's answer to one request was longer than
 // any valid answer to Stoa's queries.
 var ErrAnswerTooLong = errors.New("screen: the database's answer is too long")
 
-// MaxAnswer limits what a server may send for one request, in bytes. A
+// MaxAnswer limits what a server may send for one request, in bytes, and one row of a stream:
+// the driver passes each row on before it reads the next. A
 // merchant's database is not trusted: it could send an endless answer. The
 // largest answer to one of Stoa's queries, a page of products, has 3 MiB.
 const MaxAnswer = 8 << 20
