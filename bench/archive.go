@@ -32,6 +32,7 @@ type archiveCmd struct {
 	Rounds  int    `default:"5" help:"How often each side is measured, in turns."`
 	Engine  string `default:"" enum:",postgresql,mysql,sqlite" help:"Only this engine."`
 	Profile string `help:"Folder for CPU profiles of the archives." type:"existingdir"`
+	NoTools bool   `name:"no-tools" help:"Measure without the engines' tools and without warming up: for the memory that a large store takes."`
 }
 
 // archiveSide is one side: what is done on which engine, by what.
@@ -61,7 +62,7 @@ func (cmd archiveCmd) sides() (sides []archiveSide) {
 				tool, what = s.restore, "load"
 			}
 			sides = append(sides, archiveSide{side{name: string(s.engine) + "-" + what, label: "stoa, " + s.name + ", " + what}, s.engine, load, false})
-			if tool != "" {
+			if tool != "" && !cmd.NoTools {
 				sides = append(sides, archiveSide{side{name: string(s.engine) + "-" + what + "-tool", label: tool + " and zstd"}, s.engine, load, true})
 			}
 		}
@@ -171,7 +172,7 @@ func (b *archiveBench) prepare(ctx context.Context) (err error) {
 		}
 	}
 	for _, s := range b.sides() { // the files that are loaded, in the first turn too
-		if !s.load {
+		if !s.load && !b.NoTools {
 			progress("warming up: %s", s.label)
 			if _, err := b.turn(ctx, s); err != nil {
 				return err
@@ -197,6 +198,9 @@ func (b *archiveBench) fill(ctx context.Context) error {
 	}
 	if err := fillShop(ctx, address, int64(b.MB)*1e6); err != nil {
 		return err
+	}
+	if b.NoTools && b.Engine == string(credential.PostgreSQL) {
+		return nil // its first turn writes it
 	}
 	s := archiveSide{engine: credential.PostgreSQL}
 	w, err := b.work(ctx, s, b.file(s), address)
@@ -261,7 +265,7 @@ func (b *archiveBench) turn(ctx context.Context, s archiveSide) (result, error) 
 		}
 		b.heap[s.name], b.rss[s.name] = max(b.heap[s.name], w.HeapBytes), max(b.rss[s.name], w.Resident)
 		b.comparison[s.name] = append(b.comparison[s.name], w.Compared)
-		took = w.took
+		took, b.rows, b.bytes = w.took, w.Rows, w.Bytes
 	}
 	return result{Requests: int(b.rows), Throughput: float64(b.rows) / took.Seconds(), P50: took, P99: took, Slowest: took}, nil
 }

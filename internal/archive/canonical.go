@@ -110,7 +110,7 @@ func appendText(b []byte, c Column, raw []byte) ([]byte, error) {
 			return nil, err
 		}
 		var size [binary.MaxVarintLen64]byte
-		n := binary.PutUvarint(size[:], uint64(len(b)-at))
+		n := binary.PutUvarint(size[:], uint64(len(b)-at)) //nolint:gosec // not negative
 		return slices.Insert(b, at, size[:n]...), nil
 	}
 	text, err := canonicalText(c, string(raw))

@@ -59,3 +59,22 @@ func TestCompareFindsEachTable(t *testing.T) {
 		}
 	})
 }
+
+// TestComparisonReadsWhatWasLoaded checks that a snapshot is used for the tables that were
+// loaded before it began, the largest first.
+func TestComparisonReadsWhatWasLoaded(t *testing.T) {
+	t.Parallel()
+	c := comparison{states: make([]tableState, 3), want: []Summary{{Bytes: 1}, {Bytes: 5}, {Bytes: 9}}}
+	for _, want := range []int{1, 0, -1} {
+		index, ok := c.take(2)
+		if !ok {
+			index = -1
+		}
+		if index != want {
+			t.Errorf("reads the table %d, want %d", index, want)
+		}
+	}
+	if left := c.count(unread); left != 1 {
+		t.Errorf("%d tables are left, want 1", left)
+	}
+}
