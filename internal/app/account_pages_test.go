@@ -61,7 +61,7 @@ func (b *browserClient) mailedTo(email, page string) string {
 	b.t.Helper()
 	link := regexp.MustCompile(`href="[^"]*(` + page + `\?token=[^"]+)"`)
 	var found string
-	eventually(b.t, "a mail to "+email+" with a link to "+page, func() bool {
+	testkit.Eventually(b.t, testkit.Timeout, "a mail to "+email+" with a link to "+page, func() bool {
 		for _, mail := range strings.Split(b.get("/dev/mailbox").Body, "<article")[1:] {
 			head, _, _ := strings.Cut(mail, "<time")
 			if m := link.FindStringSubmatch(mail); m != nil && strings.Contains(head, email) {

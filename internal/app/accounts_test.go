@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // withKey creates an API key and returns a client that uses it.
@@ -29,7 +30,7 @@ func (c client) mailed(page string) string {
 	c.t.Helper()
 	link := regexp.MustCompile(`href="[^"]*(/` + page + `\?token=[^"]+)"`)
 	var found []string
-	eventually(c.t, "a mail with a link to "+page, func() bool {
+	testkit.Eventually(c.t, testkit.Timeout, "a mail with a link to "+page, func() bool {
 		found = link.FindStringSubmatch(c.call("GET", "/dev/mailbox", nil).want(http.StatusOK).raw)
 		return found != nil
 	})

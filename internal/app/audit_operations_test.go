@@ -449,7 +449,7 @@ func (w *auditedWorld) backups(owner client) {
 	w.do(owner, "POST /api/stores/{id}/backups/upload", []string{id}, file.raw, http.StatusCreated, "Content-Type", "application/octet-stream", "Stoa-Archive-Passphrase", "correct horse battery")
 	w.do(owner, "PUT /api/stores/{id}/backup-schedule", []string{id}, object{"hourly": 0, "daily": 1, "weekly": 0, "monthly": 0}, http.StatusOK)
 	w.do(owner, "DELETE /api/stores/{id}/backup-schedule", []string{id}, nil, http.StatusOK)
-	eventually(w.t, "the archive can be deleted", func() bool {
+	testkit.Eventually(w.t, testkit.Timeout, "the archive can be deleted", func() bool {
 		return owner.call("DELETE", "/api/stores/"+id+"/backups/"+backup, nil).status != http.StatusConflict
 	})
 	w.compare("DELETE /api/stores/{id}/backups/{backupId}", auditedOperations["DELETE /api/stores/{id}/backups/{backupId}"], w.entries(`action = $1`, audit.BackupDeleted))

@@ -35,7 +35,7 @@ func (w *pageWorld) addBackups(busy, going string) {
 	testkit.Must(w.t, err)
 	made, err := w.s.Backups.Make(ctx, owner, store)
 	testkit.Must(w.t, err)
-	eventually(w.t, "the backup is checked", func() bool {
+	testkit.Eventually(w.t, testkit.Timeout, "the backup is checked", func() bool {
 		made, err = w.s.Backups.Get(ctx, owner, store, made.ID)
 		testkit.Must(w.t, err)
 		return made.CheckState == backups.CheckPassed
@@ -189,12 +189,12 @@ func TestBackupFilesInABrowser(t *testing.T) {
 	if up.Status != http.StatusSeeOther || !strings.HasPrefix(up.Location, page+"/") {
 		t.Fatalf("upload: %d to %q\n%s", up.Status, up.Location, mainText(up.Body))
 	}
-	eventually(t, "the uploaded backup is checked", func() bool { return strings.Contains(b.get(up.Location).Body, "Restored and equal") })
+	testkit.Eventually(t, testkit.Timeout, "the uploaded backup is checked", func() bool { return strings.Contains(b.get(up.Location).Body, "Restored and equal") })
 	b.get(page).says(t, "the list", http.StatusOK, "Uploaded")
 
 	// The same file is another store's there: it can be cloned, not restored.
 	theirs := b.newStore("Another")
-	eventually(t, "the other store is open", func() bool { return strings.Contains(b.get(theirs+"/provisioning").Body, "The store is open") })
+	testkit.Eventually(t, testkit.Timeout, "the other store is open", func() bool { return strings.Contains(b.get(theirs+"/provisioning").Body, "The store is open") })
 	up = b.upload(theirs+"/backups/upload", 0, key, file)
 	foreign := b.get(up.Location)
 	foreign.says(t, "a backup of another store", http.StatusOK, "It can be cloned into a new store, not restored")
@@ -245,7 +245,7 @@ func TestBackupsInChromium(t *testing.T) {
 	s := startServer(t, cfg)
 	owner := signUpInBrowser(t, s, "ada@example.com")
 	path := owner.newStore("Bakery")
-	eventually(t, "the store is open", func() bool { return strings.Contains(owner.get(path+"/provisioning").Body, "The store is open") })
+	testkit.Eventually(t, testkit.Timeout, "the store is open", func() bool { return strings.Contains(owner.get(path+"/provisioning").Body, "The store is open") })
 	c := startChromium(t, s)
 	c.open("/signin")
 	c.fill("email", "ada@example.com")
@@ -326,7 +326,7 @@ func (c *chromium) download(ask func()) string {
 	call(c, cdpbrowser.SetDownloadBehavior, cdpbrowser.SetDownloadBehaviorParams{Behavior: cdpbrowser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder})
 	ask()
 	name := ""
-	eventually(c.t, "the download is complete", func() bool {
+	testkit.Eventually(c.t, testkit.Timeout, "the download is complete", func() bool {
 		files, err := os.ReadDir(folder)
 		testkit.Must(c.t, err)
 		if len(files) == 1 && strings.HasSuffix(files[0].Name(), ".stoa") {

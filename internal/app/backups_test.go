@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // archived waits until an archive is complete and checked.
 func (c client) archived(store, backup string) answer {
 	c.t.Helper()
 	var got answer
-	eventually(c.t, "the archive is complete and checked", func() bool {
+	testkit.Eventually(c.t, testkit.Timeout, "the archive is complete and checked", func() bool {
 		got = c.call("GET", "/api/stores/"+store+"/backups/"+backup, nil).want(http.StatusOK)
 		if got.text("state") == "failed" {
 			c.t.Fatalf("the archive failed: %s", got.raw)
@@ -26,7 +27,7 @@ func (c client) archived(store, backup string) answer {
 func (c client) restored(store string) answer {
 	c.t.Helper()
 	var got answer
-	eventually(c.t, "the restore has ended", func() bool {
+	testkit.Eventually(c.t, testkit.Timeout, "the restore has ended", func() bool {
 		got = c.call("GET", "/api/stores/"+store+"/backups/restore", nil).want(http.StatusOK)
 		return got.text("state") == "succeeded" || got.text("state") == "failed"
 	})

@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 	"github.com/stoahq/stoa/internal/tracing/tracingtest"
 )
 
@@ -195,7 +196,7 @@ var mailToken = regexp.MustCompile(`stoa_(?:ve|pr|in)_[A-Za-z0-9_-]{20,}`)
 func (m *mine) tokens(n int) []string {
 	m.t.Helper()
 	var found []string
-	eventually(m.t, "the mail", func() bool {
+	testkit.Eventually(m.t, testkit.Timeout, "the mail", func() bool {
 		found = nil
 		for _, mail := range m.smtp.Mails() {
 			text := strings.NewReplacer("=\r\n", "", "=\n", "", "=3D", "=").Replace(string(mail.Data)) // decodes quoted-printable
@@ -312,7 +313,7 @@ func (m *mine) pay() {
 		}
 		m.call("POST", "/api/credits/purchase", object{"credits": 100}, store...)
 	}
-	eventually(m.t, "a checkout", func() bool {
+	testkit.Eventually(m.t, testkit.Timeout, "a checkout", func() bool {
 		a := m.call("POST", "/api/credits/purchase", object{"credits": 100}, store...)
 		if a.status == http.StatusCreated {
 			m.stripe.Pay(m.stripe.SessionOf(a.text("checkoutUrl")))
@@ -321,7 +322,7 @@ func (m *mine) pay() {
 	})
 	m.call("POST", "/api/webhooks/stripe", `{"id":"evt_x"}`, "Stripe-Signature", "t=1,v1="+m.made("a signature")).want(http.StatusUnprocessableEntity)
 	m.stripe.DeliverAll()
-	eventually(m.t, "the credits", func() bool {
+	testkit.Eventually(m.t, testkit.Timeout, "the credits", func() bool {
 		return m.call("GET", "/api/credits/balance", nil, store...).want(http.StatusOK).text("balance") == "100"
 	})
 }

@@ -66,7 +66,7 @@ func TestServeOnEmbeddedDefaults(t *testing.T) {
 	var out, log syncBuffer
 	done := make(chan int, 1)
 	go func() { done <- cli.Run(ctx, []string{"serve", "--port=0", "--data-dir=" + dir}, &out, &log) }()
-	eventually(t, "the welcome", func() bool { return strings.Contains(out.String(), "is ready") })
+	testkit.Eventually(t, testkit.Timeout, "the welcome", func() bool { return strings.Contains(out.String(), "is ready") })
 	url := strings.TrimSuffix(strings.Fields(out.String()[strings.Index(out.String(), "API docs"):])[2], "/api/docs")
 
 	c := client{t: t, url: url}
@@ -120,7 +120,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Stop() }()
-	eventually(t, "the server takes no new connections", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the server takes no new connections", func() bool {
 		fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/healthz", nil)
 		if err != nil {

@@ -203,7 +203,7 @@ func TestDomainsPage(t *testing.T) {
 	b.get(page).shows(t, http.StatusOK, "Needs attention", "There is no such TXT record at _stoa.shop.example.com")
 
 	names.Put("_stoa.shop.example.com", regexp.MustCompile(`stoa-verification=\w+`).FindString(got.Body))
-	eventually(t, "the domain is verified", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the domain is verified", func() bool {
 		b.post(page+"/shop.example.com/check", nil)
 		return !strings.Contains(b.get(page).Body, "Needs attention")
 	})

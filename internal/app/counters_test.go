@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestCountersCount makes one of each thing that has a counter, and some that are refused, and
@@ -17,7 +18,7 @@ func TestCountersCount(t *testing.T) {
 	onEachMaster(t, func(t *testing.T, s *server) {
 		c, store, _ := connected(t, s, "owner@example.com")
 		// A mail to an address that is verified before would not be sent.
-		eventually(t, "a mail is sent", func() bool { return value(scrape(t, s), "stoa_mails_total", "outcome", "sent") == 1 })
+		testkit.Eventually(t, testkit.Timeout, "a mail is sent", func() bool { return value(scrape(t, s), "stoa_mails_total", "outcome", "sent") == 1 })
 		c = c.proven()
 		c.call("POST", "/api/stores/"+store+"/webhooks", object{"url": endpoint.URL, "types": []string{"purchase.paid"}}).want(http.StatusCreated)
 		c.buy(store, 10)
@@ -43,7 +44,7 @@ func TestCountersCount(t *testing.T) {
 			{"stoa_backups_total", "outcome", "succeeded", 1},
 		}
 		for _, w := range want { // the last two are made in the background, and may not be done yet
-			eventually(t, w.name+" "+w.value, func() bool { return value(scrape(t, s), w.name, w.label, w.value) >= w.count })
+			testkit.Eventually(t, testkit.Timeout, w.name+" "+w.value, func() bool { return value(scrape(t, s), w.name, w.label, w.value) >= w.count })
 		}
 		found := scrape(t, s)
 		for _, w := range want {

@@ -8,6 +8,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSpendsSurviveKills kills a server under load twenty times. No acknowledged spend
@@ -29,7 +30,7 @@ func TestSpendsSurviveKills(t *testing.T) {
 			interrupted := 0
 			for range kills {
 				acknowledged, doubts := len(p.acknowledged()), p.doubts.Load()
-				eventually(t, "the server is at work", func() bool { return len(p.acknowledged()) > acknowledged+payerCount })
+				testkit.Eventually(t, testkit.Timeout, "the server is at work", func() bool { return len(p.acknowledged()) > acknowledged+payerCount })
 				<-time.After(rand.N(50 * time.Millisecond))
 				server.kill()
 				p.verify(db)
@@ -65,7 +66,7 @@ func TestSpendsSurviveRestartOfPostgres(t *testing.T) {
 	for i := range restarts {
 		acknowledged := len(p.acknowledged())
 		p.url.Store(&servers[i%2].URL)
-		eventually(t, "the servers are at work", func() bool { return len(p.acknowledged()) > acknowledged+5*payerCount })
+		testkit.Eventually(t, testkit.Timeout, "the servers are at work", func() bool { return len(p.acknowledged()) > acknowledged+5*payerCount })
 		<-time.After(rand.N(100 * time.Millisecond))
 		own.stop()
 		<-time.After(rand.N(300 * time.Millisecond)) // the servers run without the master for a while

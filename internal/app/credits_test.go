@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // counter is a master database with stores, on which an operator runs commands.
@@ -272,7 +273,7 @@ func TestCreditsGrantInterrupted(t *testing.T) {
 	go func() {
 		done <- cli.Run(ctx, append([]string{"credits", "grant", "shop", "5", "--reason=x"}, c.flags...), &out, &errOut)
 	}()
-	eventually(t, "the key is printed", func() bool { return strings.Contains(errOut.String(), "--key") })
+	testkit.Eventually(t, testkit.Timeout, "the key is printed", func() bool { return strings.Contains(errOut.String(), "--key") })
 	cancel()
 	close(release)
 	writer.Wait()
@@ -367,7 +368,7 @@ func TestServeEndsWhatIsOver(t *testing.T) {
 			}
 			// The server's first sweep must be over, or it would do the work of the
 			// next one.
-			eventually(t, "the first sweep", func() bool { return k.sweeps() == 1 })
+			testkit.Eventually(t, testkit.Timeout, "the first sweep", func() bool { return k.sweeps() == 1 })
 			past := time.Now().UTC().Add(-time.Hour)
 			k.tx(func(ctx context.Context, tx *masterdb.Tx) error {
 				for _, table := range []string{"credit_holds", "credit_lots"} {
@@ -377,7 +378,7 @@ func TestServeEndsWhatIsOver(t *testing.T) {
 				}
 				return before.Queue.Enqueue(ctx, tx, credits.Sweep{}) // as the server does every minute
 			})
-			eventually(t, "what is over has ended", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "what is over has ended", func() bool {
 				b := k.balance(store)
 				return b.Balance == 5*credits.Credit && b.Reserved == 0
 			})

@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestDatabaseLife checks that a merchant can test, lose and rotate the credentials of
@@ -49,7 +50,7 @@ func TestDatabaseLife(t *testing.T) {
 				t.Fatal(err)
 			}
 			password := tenantdbtest.Revoke(t, old).Password.Reveal()
-			eventually(t, "shoppers are turned away", func() bool { return front().status == http.StatusServiceUnavailable })
+			testkit.Eventually(t, testkit.Timeout, "shoppers are turned away", func() bool { return front().status == http.StatusServiceUnavailable })
 			if a := front().problem(http.StatusServiceUnavailable, "tenant_unavailable"); a.header.Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}

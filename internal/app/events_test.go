@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // event is one event of a stream.
@@ -209,7 +210,7 @@ func TestEventStreamsAreBounded(t *testing.T) {
 		t.Error("no Retry-After")
 	}
 	_ = open[0].res.Body.Close()
-	eventually(t, "there is room for another", func() bool { return c.events(id, "").res.StatusCode == http.StatusOK })
+	testkit.Eventually(t, testkit.Timeout, "there is room for another", func() bool { return c.events(id, "").res.StatusCode == http.StatusOK })
 
 	release()
 	begun := time.Now()

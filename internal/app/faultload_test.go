@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const (
@@ -94,7 +96,7 @@ func (l *faultLoad) warm() {
 	l.f.t.Helper()
 	for _, r := range l.f.replicas {
 		for _, host := range l.fronts {
-			eventually(l.f.t, "a front is warm", func() bool { return l.front("http://"+r.address, host) == "200" })
+			testkit.Eventually(l.f.t, testkit.Timeout, "a front is warm", func() bool { return l.front("http://"+r.address, host) == "200" })
 		}
 	}
 }

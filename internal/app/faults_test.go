@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // recoverWithin is the maximum time from the end of a fault until spends succeed again.
@@ -70,7 +72,7 @@ func (f *faultSuite) try(s scenario, long bool) string {
 	before := f.load.begin()
 	s.fault(f, long)
 	over := time.Now()
-	eventually(t, "spends go on", func() bool { return f.load.acknowledged().After(over) })
+	testkit.Eventually(t, testkit.Timeout, "spends go on", func() bool { return f.load.acknowledged().After(over) })
 	recovery := f.load.acknowledged().Sub(over)
 	<-time.After(2 * time.Second) // late requests and errors belong to this scenario
 	c, gap, errors := f.load.since(before)

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // faultSuite is a platform as it runs in production: three processes behind HAProxy, a
@@ -128,7 +129,7 @@ func (f *faultSuite) attachStandby(address string) *ownPostgres {
 	s.start()
 	f.exec(f.primary, `ALTER SYSTEM SET synchronous_standby_names = '*'`)
 	f.exec(f.primary, `SELECT pg_reload_conf()`)
-	eventually(f.t, "the standby is synchronous", func() bool {
+	testkit.Eventually(f.t, testkit.Timeout, "the standby is synchronous", func() bool {
 		return f.ask(f.primary, `SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'`) == 1
 	})
 	return s
@@ -225,7 +226,7 @@ func (f *faultSuite) startProxy(program string) {
 	})
 	_, port, _ := net.SplitHostPort(address)
 	f.proxy = "http://localhost:" + port
-	eventually(f.t, "HAProxy sends requests to a replica", func() bool { return status(f.proxy+"/readyz") == http.StatusOK })
+	testkit.Eventually(f.t, testkit.Timeout, "HAProxy sends requests to a replica", func() bool { return status(f.proxy+"/readyz") == http.StatusOK })
 }
 
 // replica is one of the server processes.
@@ -259,7 +260,7 @@ func (r *replica) start() {
 		t.Fatal(err)
 	}
 	r.process = p
-	eventually(t, "the replica is ready", func() bool { return status("http://localhost:"+port+"/readyz") == http.StatusOK })
+	testkit.Eventually(t, testkit.Timeout, "the replica is ready", func() bool { return status("http://localhost:"+port+"/readyz") == http.StatusOK })
 }
 
 // command returns the command that starts a server of the suite's release.

@@ -136,7 +136,7 @@ func (j *goJourney) useCredits() {
 	purchase, err := j.owner.Purchases.Create(ctx, stoaclient.PurchaseRequest{Credits: "100"}, stoaclient.InStore(j.store))
 	testkit.Must(t, err)
 	client{t: t}.call("POST", purchase.CheckoutURL+"/pay", nil).want(http.StatusSeeOther)
-	eventually(t, "the purchase is paid", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the purchase is paid", func() bool {
 		purchase, err = j.owner.Purchases.Get(ctx, purchase.ID)
 		testkit.Must(t, err)
 		return purchase.Status == stoaclient.PurchaseStatusPaid

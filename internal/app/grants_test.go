@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // newRole creates a role without privileges on the test server. Create the database
@@ -186,7 +187,7 @@ func walkEverything(t *testing.T, s *server) {
 	if status, out, errOut := k.stoa("credits", "verify"); status != 0 {
 		t.Errorf("status %d: %s%s", status, out, errOut)
 	}
-	eventually(t, "the sweep has run", func() bool { return k.sweeps() > 0 })
+	testkit.Eventually(t, testkit.Timeout, "the sweep has run", func() bool { return k.sweeps() > 0 })
 	c.call("POST", "/api/auth/logout", nil).want(http.StatusNoContent)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestHolds checks two-phase spending over the API.
@@ -139,7 +140,7 @@ func TestCreditsReachTheStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer lease.Release()
-		eventually(t, "the store has its balance and what was spent", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the store has its balance and what was spent", func() bool {
 			var n int
 			err := lease.Get(t.Context(), &n, `
 				SELECT count(*) FROM credit_balance_cache b JOIN credit_spending_log l ON l.store_id = b.store_id

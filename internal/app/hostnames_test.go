@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames/hostnamestest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // ask sends the question that a proxy asks before it requests a certificate. It returns
@@ -62,7 +63,7 @@ func TestCustomHostname(t *testing.T) {
 			}
 
 			names.Put("_stoa.shop.example.com", record)
-			eventually(t, "the hostname is verified", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the hostname is verified", func() bool {
 				a := c.call("POST", path+"/shop.example.com/verify", nil)
 				return a.status == http.StatusOK && a.at("verified") == true
 			})
@@ -125,7 +126,7 @@ func testDailyCheck(t *testing.T, cfg *config.Config, s *server, names *hostname
 		t.Fatal(err)
 	}
 	*s = *again
-	eventually(t, "the daily check is made", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the daily check is made", func() bool {
 		var misses int
 		if err := s.Master.Get(t.Context(), &misses, `SELECT misses FROM hostname_claims`); err != nil {
 			t.Fatal(err)

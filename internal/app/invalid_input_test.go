@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // fieldsOf lists the fields with errors in a problem document.
@@ -233,7 +234,7 @@ func TestSecondConnect(t *testing.T) {
 			t.Errorf("Location %q, want %q", got, want)
 		}
 		c.call("POST", path, body).problem(http.StatusConflict, "provisioning_in_progress")
-		eventually(t, "the run fails", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the run fails", func() bool {
 			return c.call("GET", "/api/stores/"+id+"/provisioning", nil).want(http.StatusOK).text("state") == "failed"
 		})
 		c.call("POST", path, object{"type": "managed"}).want(http.StatusOK).is("active", "status")

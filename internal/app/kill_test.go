@@ -26,6 +26,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // commandProcess makes the test binary run as stoa: see TestCommandProcess.
@@ -355,7 +356,7 @@ func TestKilledTwiceByOneRun(t *testing.T) {
 			}
 			<-calls
 			k.owner.url = p.url
-			eventually(t, "the run has failed", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the run has failed", func() bool {
 				return k.count(`provisioning_runs WHERE store_id = $1 AND state = 'failed' AND error_code = 'provisioning_crashed'`, id) == 1
 			})
 			store := k.owner.call("GET", "/api/stores/"+id, nil).want(http.StatusOK)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestLedgerReplays checks that each call that moves credits gives its first answer again
@@ -42,7 +43,7 @@ func TestLedgerReplays(t *testing.T) {
 
 		c.call("POST", holds+"/"+hold.text("hold", "id")+"/capture", nil).want(http.StatusOK)
 		(client{t: t}).call("POST", bought.text("checkoutUrl")+"/pay", nil).want(http.StatusSeeOther)
-		eventually(t, "the purchase is paid", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the purchase is paid", func() bool {
 			return c.call("GET", bought.header.Get("Location"), nil).want(http.StatusOK).text("status") == "paid"
 		})
 		c.call("POST", "/api/credits/spend", object{"amount": "0.5"}).want(http.StatusOK)

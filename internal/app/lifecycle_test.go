@@ -53,7 +53,7 @@ func TestLifeOverHTTP(t *testing.T) {
 
 		s.Registry.KeepDeleted(0)
 		c.call("DELETE", path, nil).want(http.StatusOK).is("deleting", "status")
-		eventually(t, "the store is gone", func() bool { return c.call("GET", path, nil).status == http.StatusNotFound })
+		testkit.Eventually(t, testkit.Timeout, "the store is gone", func() bool { return c.call("GET", path, nil).status == http.StatusNotFound })
 		c.call("POST", path+"/restore", nil).problem(http.StatusNotFound, "store_not_found")
 		front().problem(http.StatusNotFound, "store_not_found")
 	})
@@ -86,7 +86,7 @@ func TestLifeCommands(t *testing.T) {
 				t.Errorf("suspended: %+v", r)
 			}
 			c.call("POST", "/api/stores/"+id+"/resume", nil).problem(http.StatusForbidden, "forbidden")
-			eventually(t, "shoppers are turned away", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "shoppers are turned away", func() bool {
 				return c.call("GET", "/api/storefront/store", nil, "Host", host).status == http.StatusServiceUnavailable
 			})
 			if r := show("resume"); r.Status != "active" || r.Held {
@@ -197,7 +197,7 @@ func TestManagedServer(t *testing.T) {
 			c.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
 			s.Registry.KeepDeleted(0)
 			c.call("DELETE", "/api/stores/"+id, nil).want(http.StatusOK)
-			eventually(t, "the database is dropped", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the database is dropped", func() bool {
 				var n int
 				err := s.Master.Get(t.Context(), &n, `SELECT count(*) FROM store_databases`)
 				return err == nil && n == 0

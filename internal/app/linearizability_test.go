@@ -24,6 +24,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // teller makes a call on the account under a key. An error means that the effect of the
@@ -481,7 +482,7 @@ func TestServerLinearizability(t *testing.T) {
 			last := len(servers) - 1
 			var killer sync.WaitGroup
 			killer.Go(func() {
-				eventually(t, "half of the calls are made", func() bool { return s.made() > linearClients*linearCalls/2 })
+				testkit.Eventually(t, testkit.Timeout, "half of the calls are made", func() bool { return s.made() > linearClients*linearCalls/2 })
 				servers[last].kill()
 				if last == 0 {
 					servers[0] = startProcess(t, cfg)

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // replicasOn starts two servers on one PostgreSQL master, with a store that b has
@@ -50,7 +51,7 @@ func TestFrozenListener(t *testing.T) {
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.MasterDBURL = keyring.NewSecret(own.url())
 	r := replicasOn(t, cfg)
-	eventually(t, "both listen", func() bool { return !r.a.Master.MissesNotifications() && !r.silent() })
+	testkit.Eventually(t, testkit.Timeout, "both listen", func() bool { return !r.a.Master.MissesNotifications() && !r.silent() })
 	var pids []int
 	if err := r.a.Master.Select(t.Context(), &pids, `SELECT pid FROM pg_stat_activity WHERE application_name = $1`, masterdb.ListenName); err != nil {
 		t.Fatal(err)
@@ -69,7 +70,7 @@ func TestFrozenListener(t *testing.T) {
 	if d > 12*time.Second {
 		t.Errorf("seen after %v", d)
 	}
-	eventually(t, "both listen again", func() bool { return !r.a.Master.MissesNotifications() && !r.silent() })
+	testkit.Eventually(t, testkit.Timeout, "both listen again", func() bool { return !r.a.Master.MissesNotifications() && !r.silent() })
 }
 
 // TestChangesWithoutNotifications ends every session of a listener while the master
@@ -79,7 +80,7 @@ func TestChangesWithoutNotifications(t *testing.T) {
 	t.Parallel()
 	masterdbtest.NeedsPostgres(t)
 	r := replicasOn(t, testConfig(t, masterdb.Postgres))
-	eventually(t, "b listens", func() bool { return !r.silent() })
+	testkit.Eventually(t, testkit.Timeout, "b listens", func() bool { return !r.silent() })
 	watcher := masterdbtest.Open(t, r.a.Cfg.MasterDBURL.Reveal())
 	stop := make(chan struct{})
 	var cutting sync.WaitGroup
@@ -103,8 +104,8 @@ func TestChangesWithoutNotifications(t *testing.T) {
 		cutting.Wait()
 	})
 	t.Cleanup(end)
-	eventually(t, "b is silent", r.silent)
-	eventually(t, "b has forgotten what it knew", func() bool { return r.front("shop.localhost").status == http.StatusOK })
+	testkit.Eventually(t, testkit.Timeout, "b is silent", r.silent)
+	testkit.Eventually(t, testkit.Timeout, "b has forgotten what it knew", func() bool { return r.front("shop.localhost").status == http.StatusOK })
 	for i := range 4 {
 		status, want := "suspended", http.StatusServiceUnavailable
 		if i%2 == 1 {
@@ -117,7 +118,7 @@ func TestChangesWithoutNotifications(t *testing.T) {
 		}
 	}
 	end()
-	eventually(t, "b hears again", func() bool { return !r.silent() })
+	testkit.Eventually(t, testkit.Timeout, "b hears again", func() bool { return !r.silent() })
 }
 
 // TestDoctorTriesNotifications checks doctor's test of notifications, which only

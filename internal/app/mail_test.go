@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail/mailtest"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestLowBalanceMail checks the path from the setting through a spend to the owner's
@@ -39,7 +40,7 @@ func TestLowBalanceMail(t *testing.T) {
 		}
 		return out
 	}
-	eventually(t, "the owner has mail", func() bool { return len(low()) == 1 })
+	testkit.Eventually(t, testkit.Timeout, "the owner has mail", func() bool { return len(low()) == 1 })
 	got := low()[0]
 	if !strings.HasPrefix(got.To[0], "TO:<owner@example.com>") || !strings.Contains(string(got.Data), s.URL) {
 		t.Errorf("%s: %s", got.To, got.Data)
@@ -66,7 +67,7 @@ func TestMailWithoutServer(t *testing.T) {
 	c.proven().buy(id, 10)
 	c.call("PUT", "/api/credits/settings", object{"lowBalanceThreshold": 5}).want(http.StatusOK)
 	c.call("POST", "/api/credits/spend", object{"amount": 8}).want(http.StatusOK)
-	eventually(t, "a file", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "a file", func() bool {
 		files, err := filepath.Glob(filepath.Join(cfg.DataDir, "mail", "low-*.eml"))
 		if err != nil || len(files) == 0 {
 			return false

@@ -116,7 +116,7 @@ func TestMasterRestoreSurvivesKills(t *testing.T) {
 // was made, and returns the job's id.
 func leaveJobRunning(t *testing.T, s *server) (id int64) {
 	t.Helper()
-	eventually(t, "a job has run", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "a job has run", func() bool {
 		return s.Master.Get(t.Context(), &id, `SELECT id FROM river_job WHERE state = 'completed' ORDER BY id DESC LIMIT 1`) == nil
 	})
 	var process string
@@ -185,12 +185,12 @@ func checkRestored(t *testing.T, cfg *config.Config, owner client, store string,
 	again := client{t: t, url: s.URL, s: s}
 	again.token = again.call("POST", "/api/auth/login", object{"email": "owner@example.com", "password": testPassword}).want(http.StatusOK).text("accessToken")
 	again.call("GET", "/api/stores/"+store, nil).want(http.StatusOK)
-	eventually(t, "the job that was running runs again", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the job that was running runs again", func() bool {
 		var state string
 		testkit.Must(t, s.Master.Get(t.Context(), &state, `SELECT state FROM river_job WHERE id = $1`, job))
 		return state == "completed"
 	})
-	eventually(t, "the process of the time of the backup has ended", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the process of the time of the backup has ended", func() bool {
 		var processes int
 		testkit.Must(t, s.Master.Get(t.Context(), &processes, `SELECT count(*) FROM processes`))
 		return processes == 1

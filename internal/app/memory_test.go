@@ -73,7 +73,7 @@ func TestUnreadResponsesStayCounted(t *testing.T) {
 	long.exec("UPDATE products SET description = replace(hex(zeroblob(2500)), '0', char(1))")
 	const path = "/api/storefront/products?limit=100"
 	size := len(long.front(path).want(http.StatusOK).raw)
-	eventually(t, "memory of a response that was read", func() bool { return s.Memory.Stats().Used == 0 })
+	testkit.Eventually(t, testkit.Timeout, "memory of a response that was read", func() bool { return s.Memory.Stats().Used == 0 })
 	conn := long.askWithoutReading(path)
 	_, err := conn.Read(make([]byte, 1)) // the response has begun
 	testkit.Must(t, err)

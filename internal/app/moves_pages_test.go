@@ -40,7 +40,7 @@ func TestMoveInTheConsole(t *testing.T) {
 
 	await := func(at, text string) {
 		t.Helper()
-		eventually(t, text, func() bool {
+		testkit.Eventually(t, testkit.Timeout, text, func() bool {
 			body := w.owner.get(at).Body
 			if strings.Contains(body, ">Failed<") || strings.Contains(body, "notice danger") {
 				t.Fatalf("the move has failed: %s", mainText(body))
@@ -76,7 +76,7 @@ func TestMoveInTheConsole(t *testing.T) {
 	at = w.owner.post(page, url.Values{"managed": {"sqlite"}}).Location
 	await(at, "Can be moved back")
 	w.owner.post(at+"/finish", url.Values{}).leadsTo(t, at)
-	eventually(t, "the move has ended", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the move has ended", func() bool {
 		body := w.owner.get(at).Body
 		return strings.Contains(body, "Moved") && !strings.Contains(body, "Can be moved back") && !strings.Contains(body, "Remove what the move")
 	})

@@ -103,7 +103,7 @@ func TestOperatorPages(t *testing.T) {
 	if got := op.post("/operator/credits/verify", nil); got.Location != "/operator/credits" {
 		t.Errorf("verify: %d to %q\n%s", got.Status, got.Location, got.Body)
 	}
-	eventually(t, "the ledger is verified", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the ledger is verified", func() bool {
 		return strings.Contains(op.get("/operator/credits").Body, "Every account adds up")
 	})
 	if got := op.post("/operator/prices", url.Values{"service": {"test.service"}, "price": {"0.5"}, "unit": {"item"}, "description": {"A test"}}); got.Status != http.StatusSeeOther {

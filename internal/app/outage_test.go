@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // needNoMaster are the operations that answer without the master database.
@@ -88,7 +89,7 @@ func TestEveryOperationWithoutAMaster(t *testing.T) {
 			relay.SetSilent(false)
 		}
 		relay.Listen()
-		eventually(t, "the master is back", func() bool { return front.call("GET", "/readyz", nil).status == http.StatusOK })
+		testkit.Eventually(t, testkit.Timeout, "the master is back", func() bool { return front.call("GET", "/readyz", nil).status == http.StatusOK })
 	}
 }
 
@@ -147,7 +148,7 @@ func TestFrontsOutliveTheMaster(t *testing.T) {
 	}
 	rename("store_hostnames", "away")
 	defer rename("away", "store_hostnames")
-	eventually(t, "what is known is old", func() bool { // the cache is stale: on SQLite its time to live is 5 s
+	testkit.Eventually(t, testkit.Timeout, "what is known is old", func() bool { // the cache is stale: on SQLite its time to live is 5 s
 		return front.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK).header.Get("Stoa-Stale-Seconds") != ""
 	})
 	for _, path := range paths {
@@ -180,7 +181,7 @@ func TestMasterThatIsFull(t *testing.T) {
 		}
 		fill, free := fullMaster(t, s.Master)
 		var refused answer
-		eventually(t, "a user cannot be stored", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "a user cannot be stored", func() bool {
 			fill()
 			refused = signUp()
 			return refused.status != http.StatusCreated
@@ -190,7 +191,7 @@ func TestMasterThatIsFull(t *testing.T) {
 			t.Error("no Retry-After")
 		}
 		var health answer
-		eventually(t, "it is not ready, and says so to the operator", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "it is not ready, and says so to the operator", func() bool {
 			fill()
 			signUp() // a job's write, for which PostgreSQL has room in this test, ends what this one began
 			health = client{t: t, url: s.PrivateURL}.call("GET", "/health", nil)
@@ -210,7 +211,7 @@ func TestMasterThatIsFull(t *testing.T) {
 		if err := s.Master.CheckWrite(context.Background()); err != nil {
 			t.Error(err)
 		}
-		eventually(t, "it is ready", func() bool { return c.call("GET", "/readyz", nil).status == http.StatusOK })
+		testkit.Eventually(t, testkit.Timeout, "it is ready", func() bool { return c.call("GET", "/readyz", nil).status == http.StatusOK })
 	}, unlimited, func(cfg *config.Config) { cfg.PrivateListen = "127.0.0.1:0" })
 }
 

@@ -53,10 +53,10 @@ func TestStripeJourney(t *testing.T) {
 			}
 			intent := stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
 			stripe.DeliverAll()
-			eventually(t, "the credits are granted", balance("100"))
+			testkit.Eventually(t, testkit.Timeout, "the credits are granted", balance("100"))
 			stripe.Refund(intent, 25, "succeeded")
 			stripe.DeliverAll()
-			eventually(t, "the refunded ones are taken back", balance("75"))
+			testkit.Eventually(t, testkit.Timeout, "the refunded ones are taken back", balance("75"))
 			one := c.call("GET", "/api/credits/purchases/"+p.text("id"), nil).want(http.StatusOK).
 				is("paid", "status").is("0.25", "reversed", "value").is("25", "clawedBack").is(false, "automatic")
 			list := c.call("GET", "/api/credits/purchases", nil).want(http.StatusOK)
@@ -72,11 +72,11 @@ func TestStripeJourney(t *testing.T) {
 			}
 			stripe.SaveCard(stripe.SessionOf(card), stripetest.Good)
 			stripe.DeliverAll()
-			eventually(t, "the card is known", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the card is known", func() bool {
 				return c.call("GET", "/api/credits/auto-recharge", nil).want(http.StatusOK).at("card") != nil
 			})
 			c.call("PUT", "/api/credits/auto-recharge", wish).want(http.StatusOK).is(true, "enabled").is("4242", "card", "last4")
-			eventually(t, "the store is recharged", balance("275"))
+			testkit.Eventually(t, testkit.Timeout, "the store is recharged", balance("275"))
 			c.call("GET", "/api/credits/auto-recharge", nil).want(http.StatusOK).is("200", "usedThisMonth").is(nil, "stopped")
 
 			page := client{t: t, url: s.URL}
@@ -201,12 +201,12 @@ func TestDebtIsShownWhereTheBalanceIs(t *testing.T) {
 			p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated)
 			intent := stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
 			stripe.DeliverAll()
-			eventually(t, "the credits are granted", func() bool { return balance().text("balance") == "100" })
+			testkit.Eventually(t, testkit.Timeout, "the credits are granted", func() bool { return balance().text("balance") == "100" })
 			c.call("POST", "/api/credits/spend", object{"amount": "70.5"}).want(http.StatusOK)
 			c.call("POST", "/api/credits/holds", object{"amount": 20}).want(http.StatusCreated)
 			stripe.Refund(intent, 100, "succeeded")
 			stripe.DeliverAll()
-			eventually(t, "the credits are taken back", func() bool { return balance().text("debt") == "90.5" })
+			testkit.Eventually(t, testkit.Timeout, "the credits are taken back", func() bool { return balance().text("debt") == "90.5" })
 
 			want := object{"balance": "20", "reserved": "20", "available": "0", "debt": "90.5"}
 			same := func(place string, got object) {
@@ -253,7 +253,7 @@ func TestMismatchedPayment(t *testing.T) {
 	}
 	intent := stripe.PayOther(stripe.SessionOf(p.text("checkoutUrl")), 85, "eur")
 	stripe.DeliverAll()
-	eventually(t, "the payment does not match", func() bool { return purchase().text("status") == "mismatched" })
+	testkit.Eventually(t, testkit.Timeout, "the payment does not match", func() bool { return purchase().text("status") == "mismatched" })
 	purchase().is("1.00", "amount", "value").is("USD", "amount", "currency").is("0.85", "paid", "value").is("EUR", "paid", "currency").is(nil, "paidAt")
 	if list := c.call("GET", "/api/credits/purchases", nil).want(http.StatusOK); list.list("data")[1].(object)["status"] != "mismatched" {
 		t.Error(list.raw)
@@ -295,7 +295,7 @@ func TestMismatchedPayment(t *testing.T) {
 
 	stripe.Refund(intent, 85, "succeeded")
 	stripe.DeliverAll()
-	eventually(t, "the refund ends it", func() bool { return purchase().text("status") == "refunded" })
+	testkit.Eventually(t, testkit.Timeout, "the refund ends it", func() bool { return purchase().text("status") == "refunded" })
 	purchase().is("0.85", "reversed", "value").is("EUR", "reversed", "currency").is("0", "clawedBack")
 	if status, out := run("payments", "list", "--state=mismatched"); status != 0 || strings.Count(out, "\n") != 1 {
 		t.Errorf("list: %d\n%s", status, out)

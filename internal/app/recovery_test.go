@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // recoveryLimit is the limit on a slow machine. The test logs the measured time.
@@ -87,7 +88,7 @@ func TestWorkOfAKilledProcessGoesOn(t *testing.T) {
 			third := startProcess(t, cfg) // on the third execution the run fails
 			started := time.Now()         // how long a process takes to start is not what is measured
 			h.owner.url = third.url
-			eventually(t, "the run has failed", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the run has failed", func() bool {
 				return h.count(`provisioning_runs WHERE store_id = $1 AND error_code = 'provisioning_crashed'`, h.victims[0].id) == 1
 			})
 			h.within(started, "by a server started anew")
@@ -137,7 +138,7 @@ func TestWorkOfAFrozenProcessGoesOn(t *testing.T) {
 	if err := first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is on record again", func() bool { return h.count(`processes`) == 2 })
+	testkit.Eventually(t, testkit.Timeout, "it is on record again", func() bool { return h.count(`processes`) == 2 })
 	if n := h.count(`provisioning_runs WHERE store_id = $1 AND state = 'running' AND unended_starts = 2`, h.victims[0].id); n != 1 {
 		t.Error("the run is not the second execution's any more")
 	}

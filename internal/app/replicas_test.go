@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // twoReplicas are two servers on one PostgreSQL master. Changes are made on a and
@@ -125,7 +126,7 @@ func (r twoReplicas) change(id stoa.StoreID, query string) {
 func (r twoReplicas) cutListeners() {
 	r.t.Helper()
 	const listeners = ` FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()`
-	eventually(r.t, "both listen", func() bool {
+	testkit.Eventually(r.t, testkit.Timeout, "both listen", func() bool {
 		var n int
 		if err := r.a.Master.Get(r.t.Context(), &n, `SELECT count(*)`+listeners, masterdb.ListenName); err != nil {
 			r.t.Fatal(err)
@@ -155,7 +156,7 @@ func (r twoReplicas) until(start time.Time, host string, status int) {
 // live, 30 s after start, which would have the same effect.
 func (r twoReplicas) soon(start time.Time, what string, ok func() bool) {
 	r.t.Helper()
-	eventually(r.t, what, ok)
+	testkit.Eventually(r.t, testkit.Timeout, what, ok)
 	if d := time.Since(start); d > 25*time.Second {
 		r.t.Fatalf("took %v: %s", d, what)
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // testConfig returns the development defaults on a free port, with a separate master
@@ -319,25 +320,9 @@ func (c client) buy(store string, amount int) {
 	p := c.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", store).want(http.StatusCreated)
 	page := client{t: c.t}
 	page.call("POST", p.text("checkoutUrl")+"/pay", nil).want(http.StatusSeeOther)
-	eventually(c.t, "the credits are granted", func() bool {
+	testkit.Eventually(c.t, testkit.Timeout, "the credits are granted", func() bool {
 		return c.call("GET", "/api/credits/balance?storeId="+store, nil).want(http.StatusOK).text("balance") != before
 	})
-}
-
-// eventually polls until ok returns true. It fails the test after half a minute.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(2 * time.Minute)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("in vain: %s", what)
-		case <-tick.C:
-		}
-	}
 }
 
 func withURL(t *testing.T, s string, change func(*url.URL)) string {

@@ -27,6 +27,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // ignoring is a job that does not end when its context does.
@@ -112,7 +113,7 @@ func unreadAnswers(t *testing.T, cfg *config.Config) *server {
 	}
 	answered := regexp.MustCompile(`stoa_http_request_duration_seconds_count\{.*openapi.* (\d+)`)
 	metrics := client{t: t, url: s.PrivateURL}
-	eventually(t, "an answer waits for its client", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "an answer waits for its client", func() bool {
 		before := answered.FindString(metrics.call("GET", "/metrics", nil).raw)
 		<-time.After(time.Second)
 		return before == answered.FindString(metrics.call("GET", "/metrics", nil).raw) && s.Requests.Load() == 1
@@ -211,7 +212,7 @@ func frozenStore(asked bool) func(t *testing.T, cfg *config.Config) *server {
 		own.freeze()
 		if asked {
 			fmt.Fprintf(dialServer(t, s), "GET /api/storefront/store HTTP/1.1\r\nHost: %s\r\n\r\n", host)
-			eventually(t, "the request is under way", func() bool { return s.Requests.Load() == 1 })
+			testkit.Eventually(t, testkit.Timeout, "the request is under way", func() bool { return s.Requests.Load() == 1 })
 		}
 		return s
 	}
@@ -231,7 +232,7 @@ func TestStopAnswersWhatWaits(t *testing.T) {
 	go func() {
 		waiting <- c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@" + address + "/d?sslmode=disable"})
 	}()
-	eventually(t, "the request waits for its run", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the request waits for its run", func() bool {
 		return c.call("GET", "/api/stores/"+id+"/provisioning", nil).status == http.StatusOK && s.Requests.Load() == 1
 	})
 	stream := c.events(id, "")
@@ -282,7 +283,7 @@ func TestDrain(t *testing.T) {
 	stopped, begun := make(chan error, 1), time.Now()
 	go func() { stopped <- s.Stop() }()
 	public, private := client{t: t, url: s.URL}, client{t: t, url: s.PrivateURL}
-	eventually(t, "/readyz says so", func() bool { return public.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable })
+	testkit.Eventually(t, testkit.Timeout, "/readyz says so", func() bool { return public.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable })
 	if a := public.call("GET", "/readyz", nil).problem(http.StatusServiceUnavailable, "platform_unavailable"); a.header.Get("Retry-After") == "" || !strings.Contains(a.raw, "stopping") {
 		t.Errorf("/readyz: %v %s", a.header, a.raw)
 	}
@@ -314,7 +315,7 @@ func TestSecondSignal(t *testing.T) {
 		}
 	}
 	signal()
-	eventually(t, "the server drains", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the server drains", func() bool {
 		return client{t: t, url: p.url}.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable
 	})
 	begun := time.Now()
@@ -339,7 +340,7 @@ func TestExitStatusOfAStop(t *testing.T) {
 	next := startProcess(t, cfg, "STOA_STOP_TIMEOUT=3s")
 	c.url = next.url
 	release()
-	eventually(t, "the run has ended at the next process", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the run has ended at the next process", func() bool {
 		return c.call("GET", "/api/stores/"+id+"/provisioning", nil).want(http.StatusOK).at("state") == "failed"
 	})
 	const body = `{"type":"managed"}`
@@ -435,7 +436,7 @@ listen stoa
 	}
 	t.Cleanup(func() { _ = proxy.Wait() })
 	url := "http://" + address + "/"
-	eventually(t, "HAProxy answers", func() bool { return status(url) == http.StatusOK })
+	testkit.Eventually(t, testkit.Timeout, "HAProxy answers", func() bool { return status(url) == http.StatusOK })
 
 	done, failed, asked := make(chan struct{}), make(chan string, 1000), new(atomic.Int64)
 	var readers sync.WaitGroup
@@ -457,12 +458,12 @@ listen stoa
 			}
 		})
 	}
-	eventually(t, "the load is on", func() bool { return asked.Load() > 50 })
+	testkit.Eventually(t, testkit.Timeout, "the load is on", func() bool { return asked.Load() > 50 })
 	if err := servers[0].Stop(); err != nil {
 		t.Errorf("stop: %v", err)
 	}
 	after := asked.Load()
-	eventually(t, "the other one serves", func() bool { return asked.Load() > after+50 })
+	testkit.Eventually(t, testkit.Timeout, "the other one serves", func() bool { return asked.Load() > after+50 })
 	close(done)
 	readers.Wait()
 	t.Logf("%d requests", asked.Load())

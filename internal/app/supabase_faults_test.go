@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSupabaseConsent checks that a page shows the result of a consent, and that the
@@ -110,12 +111,12 @@ func TestSupabaseNewProject(t *testing.T) {
 		first := func() object {
 			return c.call("GET", "/api/stores/"+id+"/provisioning", nil).want(http.StatusOK).list("steps")[0].(object)
 		}
-		eventually(t, "the run says what it waits for", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the run says what it waits for", func() bool {
 			why, _ := first()["error"].(object)
 			return first()["state"] == "running" && why != nil && why["code"] == "supabase_project_starting"
 		})
 		sb.Pass(time.Hour / 2)
-		eventually(t, "the store is open", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the store is open", func() bool {
 			return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("status") == "active"
 		})
 		if made := sb.Projects(); len(made) != 1 || !strings.Contains(made[0].Name, "-stoa-") {
@@ -196,10 +197,10 @@ func TestSupabaseHealth(t *testing.T) {
 
 		sb.SetStatus(project.Ref, "ACTIVE_HEALTHY")
 		sb.RevokeAll()
-		eventually(t, "the store is back", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the store is back", func() bool {
 			return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("database", "status") == "ok"
 		})
-		eventually(t, "the connection has ended", func() bool { // the next use detects it
+		testkit.Eventually(t, testkit.Timeout, "the connection has ended", func() bool { // the next use detects it
 			c.call("GET", "/api/stores/"+id+"/supabase/organizations", nil)
 			return c.call("GET", "/api/stores/"+id+"/supabase/connection", nil).text("status") == "reconnect"
 		})
@@ -210,7 +211,7 @@ func TestSupabaseHealth(t *testing.T) {
 		// The project is paused and Stoa cannot read its state: the owner is told the
 		// likely cause and where to look.
 		sb.SetStatus(project.Ref, "INACTIVE")
-		eventually(t, "the store is down", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the store is down", func() bool {
 			return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("database", "status") == "failed"
 		})
 		a := c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("supabase_project_unknown", "database", "lastError", "code")
@@ -298,7 +299,7 @@ func TestSupabaseKilled(t *testing.T) {
 			secrets := supabaseSecrets(t, cfg, key, id)
 			second := startProcess(t, cfg, settings...)
 			c.url = second.url
-			eventually(t, "another server opens the store", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "another server opens the store", func() bool {
 				return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("status") == "active"
 			})
 			anonSeesNothing(t, sb, project.Ref)
@@ -357,7 +358,7 @@ func TestSupabaseGoesWithTheStore(t *testing.T) {
 			consent(t, c, sb, id)
 			c.call("GET", "/api/supabase/authorize?storeId="+id, nil).want(http.StatusOK)
 			c.call("DELETE", "/api/stores/"+id, nil)
-			eventually(t, "the store is gone", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the store is gone", func() bool {
 				return c.call("GET", "/api/stores/"+id, nil).status == http.StatusNotFound
 			})
 			for _, table := range []string{"supabase_connections", "supabase_consents", "supabase_projects"} {

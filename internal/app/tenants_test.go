@@ -28,6 +28,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // fleetBench is a platform with stores, on which an operator runs commands.
@@ -455,5 +456,5 @@ func TestServeMigratesStores(t *testing.T) {
 	released.HoldTenantMigrations = false
 	startServer(t, &released)
 	f.flags = append(f.flags, "--tenant-migrations="+cfg.TenantMigrations)
-	eventually(t, "the store is migrated", func() bool { return f.status().Current == 1 })
+	testkit.Eventually(t, testkit.Timeout, "the store is migrated", func() bool { return f.status().Current == 1 })
 }

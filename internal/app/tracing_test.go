@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 	"github.com/stoahq/stoa/internal/tracing/tracingtest"
 )
 
@@ -42,7 +43,7 @@ func TestTraces(t *testing.T) {
 			c.call("POST", "/api/credits/spend", object{"amount": 1}, "X-Store-Id", store, "traceparent", parent).want(http.StatusOK)
 			shopper := client{t: t, url: s.URL}
 			shopper.call("GET", "/api/storefront/store", nil, "Host", hostname, "traceparent", parent).want(http.StatusOK)
-			eventually(t, "the job of the change has run", func() bool { return strings.Contains(out.String(), `"kind":"stores.carry_identity"`) })
+			testkit.Eventually(t, testkit.Timeout, "the job of the change has run", func() bool { return strings.Contains(out.String(), `"kind":"stores.carry_identity"`) })
 			if err := s.Stop(); err != nil {
 				t.Fatal(err)
 			}

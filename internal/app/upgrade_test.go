@@ -200,7 +200,7 @@ func (f *faultSuite) checkChangesAreSeen() {
 			at.call("POST", "/api/stores/"+f.quiet.store+"/"+change.action, nil).want(http.StatusOK)
 			changed := time.Now()
 			for _, other := range f.replicas {
-				eventually(f.t, change.action+" is seen", func() bool { return f.load.front("http://"+other.address, f.quiet.host) == change.front })
+				testkit.Eventually(f.t, testkit.Timeout, change.action+" is seen", func() bool { return f.load.front("http://"+other.address, f.quiet.host) == change.front })
 			}
 			if d := time.Since(changed); d > seenWithin {
 				f.t.Errorf("%s through %s was seen everywhere after %v, want %v", change.action, r.address, d, seenWithin)

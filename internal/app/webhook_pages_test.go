@@ -245,7 +245,7 @@ func TestWebhookDeliveries(t *testing.T) {
 	if tested.Status != http.StatusSeeOther || !strings.HasPrefix(tested.Location, page+"/deliveries/") {
 		t.Fatalf("test: %d to %q\n%s", tested.Status, tested.Location, tested.Body)
 	}
-	eventually(t, "the test is accepted", func() bool { return strings.Contains(b.get(tested.Location).Body, "Accepted") })
+	testkit.Eventually(t, testkit.Timeout, "the test is accepted", func() bool { return strings.Contains(b.get(tested.Location).Body, "Accepted") })
 	id := call.header.Get("webhook-id")
 	b.get(tested.Location).shows(t, http.StatusOK, "webhook-id: "+id, "webhook-timestamp: "+call.header.Get("webhook-timestamp"), "user-agent: "+call.header.Get("User-Agent"),
 		"200 OK", "&lt;b&gt;thanks&lt;/b&gt;", "&#34;type&#34;: &#34;webhook.test&#34;", "Send again")
@@ -254,7 +254,7 @@ func TestWebhookDeliveries(t *testing.T) {
 	hooks.status.Store(http.StatusInternalServerError)
 	failed := b.post(page+"/test", nil)
 	hooks.next(t)
-	eventually(t, "the test fails", func() bool { return strings.Contains(b.get(failed.Location).Body, "Will be retried") })
+	testkit.Eventually(t, testkit.Timeout, "the test fails", func() bool { return strings.Contains(b.get(failed.Location).Body, "Will be retried") })
 	b.get(failed.Location+"/live").shows(t, http.StatusOK, "The endpoint answered 500.", "Next attempt").lacks(t, "event: done")
 
 	hooks.status.Store(http.StatusNoContent)
@@ -262,8 +262,8 @@ func TestWebhookDeliveries(t *testing.T) {
 	if again.Status != http.StatusSeeOther || !strings.HasPrefix(again.Location, page+"/deliveries/") || again.Location == tested.Location {
 		t.Fatalf("send again: %d to %q\n%s", again.Status, again.Location, again.Body)
 	}
-	eventually(t, "the event is sent again", func() bool { return hooks.next(t).header.Get("webhook-id") == id })
-	eventually(t, "it is accepted", func() bool { return strings.Contains(b.get(again.Location).Body, "Accepted") })
+	testkit.Eventually(t, testkit.Timeout, "the event is sent again", func() bool { return hooks.next(t).header.Get("webhook-id") == id })
+	testkit.Eventually(t, testkit.Timeout, "it is accepted", func() bool { return strings.Contains(b.get(again.Location).Body, "Accepted") })
 
 	b.get(page).shows(t, http.StatusOK, "webhook.test", "Sent again", "Test")
 	b.get(page+"/live").shows(t, http.StatusOK, "webhook.test")
@@ -381,7 +381,7 @@ func TestChangeWebhook(t *testing.T) {
 	if got := hooks.next(t); !strings.Contains(string(got.body), `"store.suspended"`) {
 		t.Errorf("the endpoint received %s, want the oldest of the range", got.body)
 	}
-	eventually(t, "the range is listed", func() bool { return strings.Contains(b.get(page).Body, "Sent again with others") })
+	testkit.Eventually(t, testkit.Timeout, "the range is listed", func() bool { return strings.Contains(b.get(page).Body, "Sent again with others") })
 
 	// Deletion.
 	host := strings.TrimPrefix(hooks.URL, "http://")
@@ -408,7 +408,7 @@ func minutesAgo(n int) string {
 // published waits until an event of the type is published.
 func (w *storeWorld) published(t *testing.T, kind string) {
 	t.Helper()
-	eventually(t, kind+" is published", func() bool {
+	testkit.Eventually(t, testkit.Timeout, kind+" is published", func() bool {
 		found, err := webhooks.StreamRange{Store: parseStore(t, w.id), UpTo: math.MaxInt64, Types: []string{kind}, Limit: 1}.Read(t.Context(), w.Master, w.Master.Engine)
 		testkit.Must(t, err)
 		return len(found) > 0
@@ -431,7 +431,7 @@ func TestPlatformWebhooks(t *testing.T) {
 	signUpInBrowser(t, w.server, "new@example.com")
 	call := hooks.next(t)
 	call.verify(t, secret)
-	eventually(t, "the delivery is listed", func() bool { return strings.Contains(op.get(page).Body, "/deliveries/") })
+	testkit.Eventually(t, testkit.Timeout, "the delivery is listed", func() bool { return strings.Contains(op.get(page).Body, "/deliveries/") })
 	op.post(page+"/test", nil).leadsToUnder(t, page+"/deliveries/")
 	id := strings.TrimPrefix(page, list+"/")
 	for _, path := range []string{list, page, page + "/rotate"} {
@@ -467,7 +467,7 @@ func TestActivityPage(t *testing.T) {
 		w.api.call("POST", "/api/stores/"+w.id+"/suspend", nil).want(http.StatusOK)
 		w.api.call("POST", "/api/stores/"+w.id+"/resume", nil).want(http.StatusOK)
 	}
-	eventually(t, "all are published", func() bool { return strings.Contains(b.get(page).Body, ">Older<") })
+	testkit.Eventually(t, testkit.Timeout, "all are published", func() bool { return strings.Contains(b.get(page).Body, ">Older<") })
 	older := regexp.MustCompile(`href="([^"]*cursor=[^"]*)"`).FindStringSubmatch(b.get(page).Body)
 	b.get(html.UnescapeString(older[1])).shows(t, http.StatusOK, ">Newer<").lacks(t, "sse-connect")
 	w.by["viewer"].get(page+"/live").shows(t, http.StatusForbidden)

@@ -52,7 +52,7 @@ func startHook(t *testing.T) *hook {
 // got returns the body of the first call about an event of that type, and its headers.
 func (h *hook) got(t *testing.T, eventType string) (body string, header http.Header) {
 	t.Helper()
-	eventually(t, "the endpoint gets "+eventType, func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the endpoint gets "+eventType, func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		for i, text := range h.body {
@@ -86,7 +86,7 @@ func TestWebhooks(t *testing.T) {
 					"--data-dir=" + s.Cfg.DataDir, "--master-db-url=" + s.Cfg.MasterDBURL.Reveal(),
 				}, &syncBuffer{}, stderr)
 			}()
-			eventually(t, "the command listens", func() bool { return strings.Contains(stderr.String(), "waiting for events") })
+			testkit.Eventually(t, testkit.Timeout, "the command listens", func() bool { return strings.Contains(stderr.String(), "waiting for events") })
 			owner.call("POST", base+"/suspend", nil).want(http.StatusOK)
 
 			body, header := endpoint.got(t, "store.suspended")
@@ -218,7 +218,7 @@ func TestNoEventIsLostInKills(t *testing.T) {
 				p = startProcess(t, cfg)
 				owner.url = p.url
 			}
-			eventually(t, "all is published", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "all is published", func() bool {
 				var n int
 				testkit.Must(t, master.Get(t.Context(), &n, `SELECT count(*) FROM events WHERE position IS NULL`))
 				return n == 0
@@ -239,7 +239,7 @@ func TestNoEventIsLostInKills(t *testing.T) {
 			if len(want) != 6*kills {
 				t.Errorf("%d events are listed, %d changes were made", len(want), 6*kills)
 			}
-			eventually(t, "all events have arrived", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "all events have arrived", func() bool {
 				endpoint.mu.Lock()
 				defer endpoint.mu.Unlock()
 				got := map[string]bool{}

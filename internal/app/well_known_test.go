@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/httpapi"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // browserAccept is the Accept header of a browser that opens a page.
@@ -172,7 +173,7 @@ func TestStoreErrorsShowNothingOfThePlatform(t *testing.T) {
 		t.Errorf("robots.txt of a store:\n%s", robots.raw)
 	}
 	owner.call("POST", "/api/stores/"+id+"/suspend", object{"reason": "holiday"}).want(http.StatusOK)
-	eventually(t, "the store is closed", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the store is closed", func() bool {
 		return c.call("GET", "/", nil, "Host", hostname).status == http.StatusServiceUnavailable
 	})
 	read("/", hostname, http.StatusServiceUnavailable)

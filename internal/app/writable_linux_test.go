@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // mounted mounts a small file system for the test. It skips the test without the
@@ -187,7 +188,7 @@ func TestStoresDiskIsFull(t *testing.T) {
 	rename(1).want(http.StatusOK)
 	fill(t, disk)
 	var refused answer
-	eventually(t, "a change finds no room", func() bool { refused = rename(2); return refused.status != http.StatusOK })
+	testkit.Eventually(t, testkit.Timeout, "a change finds no room", func() bool { refused = rename(2); return refused.status != http.StatusOK })
 	if refused.status != http.StatusServiceUnavailable || refused.header.Get("Retry-After") == "" {
 		t.Errorf("a change: %d, %v, %s", refused.status, refused.header, refused.raw)
 	}
@@ -204,6 +205,6 @@ func TestStoresDiskIsFull(t *testing.T) {
 	if err := os.Remove(filepath.Join(disk, "filling")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a change is stored again", func() bool { return rename(3).status == http.StatusOK })
+	testkit.Eventually(t, testkit.Timeout, "a change is stored again", func() bool { return rename(3).status == http.StatusOK })
 	owner.call("POST", "/api/stores/"+other+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -255,7 +256,7 @@ func TestDownloadAndUpload(t *testing.T) {
 		var file bytes.Buffer
 		testkit.Must(t, d.WriteTo(t.Context(), &file))
 		testkit.Must(t, f.Delete(t.Context(), p, s.ID, b.ID))
-		eventually(t, "the file is deleted", func() bool { return len(f.files(t)) == 0 })
+		testkit.Eventually(t, time.Minute, "the file is deleted", func() bool { return len(f.files(t)) == 0 })
 
 		up, err := f.Upload(t.Context(), p, s.ID, k, bytes.NewReader(file.Bytes()))
 		testkit.Must(t, err)
@@ -298,7 +299,7 @@ func TestDownloadAndUpload(t *testing.T) {
 				t.Errorf("%s: %v, want %s", name, err, c.want)
 			}
 		}
-		eventually(t, "refused uploads leave no file", func() bool { return len(f.files(t)) == before })
+		testkit.Eventually(t, time.Minute, "refused uploads leave no file", func() bool { return len(f.files(t)) == before })
 		for name, bad := range map[string]FileKey{
 			"no key": {}, "two keys": {Passphrase: k.Passphrase, Recipient: "age1x"}, "a short passphrase": {Passphrase: keyring.NewSecret("short")}, "no recipient": {Recipient: "age1x"},
 		} {
@@ -357,7 +358,7 @@ func TestBackupWaitsForRestore(t *testing.T) {
 		wantCode(t, err, stoa.TenantUnavailable)
 		b, err := f.Make(t.Context(), p, s.ID)
 		testkit.Must(t, err)
-		eventually(t, "the job has looked at the store", func() bool {
+		testkit.Eventually(t, time.Minute, "the job has looked at the store", func() bool {
 			r, err := read(t.Context(), f.db, `b.id = $1`, b.ID)
 			testkit.Must(t, err)
 			return r.Attempt > 0
@@ -390,6 +391,6 @@ func TestUploadIsBounded(t *testing.T) {
 		testkit.Must(t, d.WriteTo(t.Context(), &file))
 		_, err = f.Upload(t.Context(), p, s.ID, k, &file)
 		wantCode(t, err, stoa.PayloadTooLarge)
-		eventually(t, "the refused file is gone", func() bool { return len(f.files(t)) == 1 })
+		testkit.Eventually(t, time.Minute, "the refused file is gone", func() bool { return len(f.files(t)) == 1 })
 	})
 }

@@ -120,7 +120,7 @@ func TestDue(t *testing.T) {
 			}
 		}
 		testkit.Must(t, f.thin(t.Context(), s.ID))
-		eventually(t, "two archives are kept", func() bool { return len(list()) == 2 && len(f.files(t)) == 2 })
+		testkit.Eventually(t, time.Minute, "two archives are kept", func() bool { return len(list()) == 2 && len(f.files(t)) == 2 })
 
 		own := Schedule{Hourly: 3}
 		got, err := f.SetSchedule(t.Context(), p, s.ID, &own, nil)
@@ -132,7 +132,7 @@ func TestDue(t *testing.T) {
 		}
 		f.exec(t, `UPDATE stores SET status = 'deleted', delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-2*time.Hour))
 		due()
-		eventually(t, "the files of the deleted store are gone", func() bool { return len(f.files(t)) == 0 })
+		testkit.Eventually(t, time.Minute, "the files of the deleted store are gone", func() bool { return len(f.files(t)) == 0 })
 		due()
 		var keys int
 		testkit.Must(t, f.db.Get(t.Context(), &keys, `SELECT count(*) FROM archive_keys`))

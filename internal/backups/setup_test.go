@@ -118,7 +118,7 @@ func (f fixture) store(t *testing.T, engine credential.EngineName) (authz.Princi
 	}
 	_, err = f.provisioning.Connect(t.Context(), p, s.ID, c)
 	testkit.Must(t, err)
-	eventually(t, "the store is active", func() bool { return f.registry.CheckConnected(t.Context(), s.ID) == nil })
+	testkit.Eventually(t, time.Minute, "the store is active", func() bool { return f.registry.CheckConnected(t.Context(), s.ID) == nil })
 	f.addProduct(t, s.ID, "bread")
 	return p, s
 }
@@ -160,7 +160,7 @@ func (f fixture) made(t *testing.T, p authz.Principal, store stoa.StoreID) Backu
 // checked waits until an archive is made and checked.
 func (f fixture) checked(t *testing.T, b Backup) Backup {
 	t.Helper()
-	eventually(t, "the archive is made and checked", func() bool {
+	testkit.Eventually(t, time.Minute, "the archive is made and checked", func() bool {
 		var err error
 		b, err = f.get(t.Context(), b.StoreID, b.ID)
 		testkit.Must(t, err)
@@ -172,24 +172,13 @@ func (f fixture) checked(t *testing.T, b Backup) Backup {
 // restored waits for the end of a restore.
 func (f fixture) restored(t *testing.T, r Restore) Restore {
 	t.Helper()
-	eventually(t, "the restore is done", func() bool {
+	testkit.Eventually(t, time.Minute, "the restore is done", func() bool {
 		row, err := readRestore(t.Context(), f.db, `id = $1`, r.ID)
 		testkit.Must(t, err)
 		r = row.restore()
 		return r.Done()
 	})
 	return r
-}
-
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(time.Minute); !is(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within a minute: %s", what)
-		}
-	}
 }
 
 func wantCode(t *testing.T, err error, want stoa.Code) {

@@ -222,7 +222,7 @@ func TestStorageThatKeepsFiles(t *testing.T) {
 			t.Errorf("%d files", n)
 		}
 		storage.set(storageFault{})
-		eventually(t, "the file is deleted", func() bool {
+		testkit.Eventually(t, time.Minute, "the file is deleted", func() bool {
 			testkit.Must(t, f.FinishDelete(t.Context(), b.ID))
 			return len(f.files(t)) == 0
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -41,7 +42,7 @@ func TestLostJobsAreResumed(t *testing.T) {
 		if b = again.checked(t, b); b.State != Succeeded {
 			t.Errorf("backup %+v, %+v", b, b.Fault)
 		}
-		eventually(t, "the archive is deleted", func() bool {
+		testkit.Eventually(t, time.Minute, "the archive is deleted", func() bool {
 			_, err := read(t.Context(), db, `b.id = $1`, dropped.ID)
 			return stoa.CodeOf(err) == stoa.NotFound
 		})

@@ -55,7 +55,7 @@ func TestCancelledSpends(t *testing.T) {
 			_, err := b.Spend(underWayCtx, credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
 			underWay <- err
 		}()
-		creditstest.Eventually(t, "the first call is under way", func() bool { return credits.SpendInProgress(b.Ledger, b.Store) })
+		testkit.Eventually(t, testkit.Timeout, "the first call is under way", func() bool { return credits.SpendInProgress(b.Ledger, b.Store) })
 		ctx, cancel := context.WithCancel(t.Context())
 		waiting := make(chan []error, 1)
 		go func() {
@@ -64,7 +64,7 @@ func TestCancelledSpends(t *testing.T) {
 				return err
 			})
 		}()
-		creditstest.Eventually(t, "ten calls wait", func() bool { return credits.WaitingSpends(b.Ledger, b.Store) == 10 })
+		testkit.Eventually(t, testkit.Timeout, "ten calls wait", func() bool { return credits.WaitingSpends(b.Ledger, b.Store) == 10 })
 		cancel()
 		for _, err := range <-waiting {
 			if !errors.Is(err, context.Canceled) {
@@ -81,7 +81,7 @@ func TestCancelledSpends(t *testing.T) {
 		if got := b.Balance(t); got.Balance != 99*credits.Credit {
 			t.Errorf("balance %s, want 99: one call of eleven was carried out, once", got.Balance)
 		}
-		creditstest.Eventually(t, "nothing is kept", func() bool { return credits.SpendQueues(b.Ledger) == 0 })
+		testkit.Eventually(t, testkit.Timeout, "nothing is kept", func() bool { return credits.SpendQueues(b.Ledger) == 0 })
 	})
 }
 
@@ -124,7 +124,7 @@ func TestBusyStoreDelaysNoOther(t *testing.T) {
 				return err
 			})
 		}()
-		creditstest.Eventually(t, "a crowd waits", func() bool { return credits.WaitingSpends(hot.Ledger, hot.Store) > 200 })
+		testkit.Eventually(t, testkit.Timeout, "a crowd waits", func() bool { return credits.WaitingSpends(hot.Ledger, hot.Store) > 200 })
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		for range 50 {
@@ -180,7 +180,7 @@ func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 		all := make(chan []error, 1)
 		const each = 80
 		go func() { all <- concurrently(6*each, func(i int) error { call(i%6, i); return nil }) }()
-		creditstest.Eventually(t, "a crowd waits", func() bool { return credits.WaitingSpends(b.Ledger, b.Store) > 200 })
+		testkit.Eventually(t, testkit.Timeout, "a crowd waits", func() bool { return credits.WaitingSpends(b.Ledger, b.Store) > 200 })
 		unlock()
 		<-all
 		for kind, want := range []map[stoa.Code]int64{

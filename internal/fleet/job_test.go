@@ -59,7 +59,7 @@ func TestJob(t *testing.T) {
 		}
 		testkit.Must(t, b.queue.Start(t.Context()))
 		defer b.queue.Stop(t.Context()) //nolint:errcheck // no job is in progress
-		eventually(t, func() bool { return b.hasNotes(t, list[0]) && b.hasNotes(t, list[1]) })
+		testkit.Eventually(t, time.Minute, "both stores are migrated", func() bool { return b.hasNotes(t, list[0]) && b.hasNotes(t, list[1]) })
 	})
 }
 
@@ -150,22 +150,5 @@ func TestCheck(t *testing.T) {
 	}
 	if got := check(foreign.ID); len(got) != 1 {
 		t.Errorf("asked for one, got %v", got)
-	}
-}
-
-// eventually polls until ok returns true, or fails the test.
-func eventually(t testing.TB, ok func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	for tick := time.NewTicker(10 * time.Millisecond); ; {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("it never happens")
-		}
 	}
 }

@@ -314,7 +314,7 @@ func TestVerifyInterrupted(t *testing.T) {
 			_, err := r.Verify(ctx, o.Principal, o.ID, "shop.example.com")
 			done <- err
 		}()
-		until(t, "the DNS is asked", func() bool { return r.server.Asked(h.RecordName()) > 0 })
+		testkit.Eventually(t, testkit.Timeout, "the DNS is asked", func() bool { return r.server.Asked(h.RecordName()) > 0 })
 		leave()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Error(err)

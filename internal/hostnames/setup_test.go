@@ -207,19 +207,6 @@ func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	return values, errs
 }
 
-// until polls until ok returns true.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("gave up waiting until %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 func wantCode(t testing.TB, err error, want stoa.Code) {
 	t.Helper()
 	if got := stoa.CodeOf(err); got != want {

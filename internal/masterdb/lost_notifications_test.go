@@ -32,19 +32,6 @@ func (r *record) count(word string) int {
 	return strings.Count(r.buf.String(), word)
 }
 
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); !ok(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("in vain: " + what)
-		}
-	}
-}
-
 // TestListenerWithoutNotifications checks that a connection that stays open and delivers no notifications
 // is detected, both at its start and later. Meanwhile each change is delivered once from
 // the change log, and one line is logged.
@@ -95,7 +82,7 @@ func TestListenerWithoutNotifications(t *testing.T) {
 
 			filter.SetSilent(false)
 			receive(t, b.resyncs)
-			until(t, "it is not silent any more", func() bool { return !b.MissesNotifications() })
+			testkit.Eventually(t, 30*time.Second, "it is not silent any more", func() bool { return !b.MissesNotifications() })
 			sender.notify(t, nil, "heard again")
 			for receive(t, b.heard) != "heard again" {
 				t.Error("heard something else")

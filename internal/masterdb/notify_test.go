@@ -110,7 +110,7 @@ func listeners(t *testing.T, db *masterdb.DB) int {
 // hangUp ends the listening connections at the server, as soon as there are any.
 func hangUp(t *testing.T, db *masterdb.DB) {
 	t.Helper()
-	until(t, "somebody listens", func() bool {
+	testkit.Eventually(t, 30*time.Second, "somebody listens", func() bool {
 		var ended []bool
 		testkit.Must(t, db.Select(t.Context(), &ended, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE application_name = $1 AND datname = current_database()`, masterdb.ListenName))
@@ -215,7 +215,7 @@ func TestListenComesBack(t *testing.T) {
 	url := postgresURL(t)
 	a, b := newReplica(t, url), newReplica(t, url)
 	for _, payload := range []string{"once", "twice", "thrice"} {
-		until(t, "both hear", func() bool { return !a.MissesNotifications() && !b.MissesNotifications() }) // otherwise there would be only one session to end
+		testkit.Eventually(t, 30*time.Second, "both hear", func() bool { return !a.MissesNotifications() && !b.MissesNotifications() }) // otherwise there would be only one session to end
 		hangUp(t, a.DB)
 		receive(t, b.resyncs)
 		committing := time.Now()
@@ -234,7 +234,7 @@ func TestListenComesBack(t *testing.T) {
 				t.Fatalf("%q was not told, nor covered by a resync", payload)
 			}
 		}
-		until(t, "b hears again", func() bool { return !b.MissesNotifications() })
+		testkit.Eventually(t, 30*time.Second, "b hears again", func() bool { return !b.MissesNotifications() })
 		a.notify(t, nil, payload+" again")
 		for receive(t, b.heard) != payload+" again" { // only the message itself is sufficient now
 		}

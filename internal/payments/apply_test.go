@@ -191,7 +191,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 		})
 		testkit.Must(t, errors.Join(errs...))
 		s.stripe.DeliverAll()
-		eventually(t, "all is applied", func() bool { return len(s.unapplied(t)) == 0 })
+		testkit.Eventually(t, testkit.Timeout, "all is applied", func() bool { return len(s.unapplied(t)) == 0 })
 		s.wantBalance(t, 300, 0, 0) // 1000 - 500 - 200
 		if got := s.get(t, p); got.ReversedMinor != 700 || got.ClawedBack != 700*credits.Credit || got.Status != payments.Paid {
 			t.Errorf("%+v", got)

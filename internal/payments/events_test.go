@@ -29,7 +29,7 @@ func TestPaidPurchase(t *testing.T) {
 		p := s.buy(t, 250)
 		testkit.Must(t, s.Pay(t.Context(), *p.ProviderRef))
 		testkit.Must(t, s.Pay(t.Context(), *p.ProviderRef))
-		eventually(t, "every event is applied", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "every event is applied", func() bool {
 			return s.count(t, `SELECT count(*) FROM stripe_events WHERE applied_at IS NULL`) == 0
 		})
 
@@ -77,7 +77,7 @@ func TestPayAnswersOnceItIsPaid(t *testing.T) {
 			t.Errorf("after Pay the purchase is %s, want paid", got)
 		}
 		s.start(t)
-		eventually(t, "every job has ended", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "every job has ended", func() bool {
 			return s.count(t, `SELECT count(*) FROM river_job WHERE state <> 'completed'`) == 0
 		})
 		if got := s.balance(t).Balance; got != 250*credits.Credit || s.transactions(t) != 1 {
@@ -133,7 +133,7 @@ func TestReceiveStoresAnEventOnce(t *testing.T) {
 			t.Error("applied without its job")
 		}
 		s.start(t)
-		eventually(t, "the event is applied", func() bool { return s.applied(t, "evt_1") })
+		testkit.Eventually(t, testkit.Timeout, "the event is applied", func() bool { return s.applied(t, "evt_1") })
 		s.receive(t, e) // once more, after it was applied
 		if n := s.count(t, `SELECT count(*) FROM river_job`); n != 1 {
 			t.Errorf("%d jobs after a late duplicate, want 1", n)

@@ -374,6 +374,6 @@ func TestQueueRecharges(t *testing.T) {
 			t.Errorf("%d jobs, want one for the store in need", n)
 		}
 		s.start(t)
-		eventually(t, "the store has credits", func() bool { return s.balance(t).Balance > 0 })
+		testkit.Eventually(t, testkit.Timeout, "the store has credits", func() bool { return s.balance(t).Balance > 0 })
 	})
 }

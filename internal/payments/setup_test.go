@@ -181,18 +181,6 @@ func (s shop) applied(t testing.TB, id string) bool {
 	return s.count(t, `SELECT count(*) FROM stripe_events WHERE id = $1 AND applied_at IS NOT NULL`, id) == 1
 }
 
-// eventually polls until done returns true, for at most 20 seconds.
-func eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); !done(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("waited in vain: ", what)
-		}
-	}
-}
-
 // concurrently runs fn(0) … fn(n-1) concurrently.
 func concurrently(n int, fn func(i int) error) []error {
 	errs := make([]error, n)

@@ -81,7 +81,7 @@ func (s *byHand) post(t *testing.T, path string, form url.Values, want int) map[
 // wait applies received events until the balance and the debt have these values.
 func (s *byHand) wait(t *testing.T, balance, debt credits.Amount) {
 	t.Helper()
-	eventually(t, "the events arrive and are applied", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the events arrive and are applied", func() bool {
 		s.work(t)
 		b := s.balance(t)
 		return b.Balance == balance*credits.Credit && b.Debt == debt*credits.Credit
@@ -96,7 +96,7 @@ func TestStandInByHand(t *testing.T) {
 		s := runByHand(t, db)
 		p, session := s.open(t, 100)
 		s.post(t, "/pay/"+session+"/decline", nil, http.StatusOK)
-		eventually(t, "the declined payment is told", func() bool { return len(s.stripe.Undelivered()) == 0 })
+		testkit.Eventually(t, testkit.Timeout, "the declined payment is told", func() bool { return len(s.stripe.Undelivered()) == 0 })
 		s.work(t)
 		if got := s.status(t, p); got != payments.Pending {
 			t.Errorf("after a declined card the purchase is %s", got)
@@ -133,7 +133,7 @@ func TestStandInByHand(t *testing.T) {
 		s.post(t, "/pay/"+session+"/expire", nil, http.StatusOK)
 		other, session := s.open(t, 60)
 		s.post(t, "/pay/"+session+"/pay", url.Values{"amount": {"61"}, "currency": {"EUR"}}, http.StatusOK)
-		eventually(t, "the rest is told", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the rest is told", func() bool {
 			s.work(t)
 			return s.status(t, second) == payments.Refunded && s.status(t, left) == payments.Expired && s.status(t, other) == payments.Mismatched
 		})
@@ -188,7 +188,7 @@ func TestStandInPages(t *testing.T) {
 		}
 	}
 	s.post(t, path+"/save", nil, http.StatusOK)
-	eventually(t, "the card is known", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the card is known", func() bool {
 		s.work(t)
 		return s.settings(t).Card != nil
 	})

@@ -223,7 +223,7 @@ func TestPurchaseWhoseCallerGaveUp(t *testing.T) {
 		req := payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "k"}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			eventually(t, "Stripe is asked", func() bool { return len(s.stripe.Asked()) > 0 })
+			testkit.Eventually(t, testkit.Timeout, "Stripe is asked", func() bool { return len(s.stripe.Asked()) > 0 })
 			cancel()
 		}()
 		_, err := s.Purchase(ctx, s.owner, s.store, req)

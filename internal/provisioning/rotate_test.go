@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -262,7 +261,7 @@ func TestRotateAfterRevocation(t *testing.T) {
 		_, err := b.visit(t.Context(), s)
 		testkit.Must(t, err)
 		c = tenantdbtest.Revoke(t, c)
-		until(t, "the breaker opens", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the breaker opens", func() bool {
 			_, err := b.visit(t.Context(), s)
 			if err != nil {
 				wantCode(t, err, stoa.TenantUnavailable)
@@ -283,17 +282,4 @@ func TestRotateAfterRevocation(t *testing.T) {
 			t.Errorf("the owner sees %+v", d)
 		}
 	})
-}
-
-// until polls until ok returns true, for at most half a minute.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	for tick := time.NewTicker(5 * time.Millisecond); !ok(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("in vain: %s", what)
-		}
-	}
 }

@@ -111,7 +111,7 @@ func readCached(t *testing.T, db *tenantdb.DB) (c copied, err error) {
 // converge waits until the copies equal the ledger in every row.
 func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 	t.Helper()
-	until(t, "the copies are those of the ledger", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the copies are those of the ledger", func() bool {
 		want, err := b.ledger.ReadBalance(t.Context(), b.db, id)
 		testkit.Must(t, err)
 		lease, err := b.tenants.Acquire(t.Context(), id)
@@ -166,7 +166,7 @@ func TestCreditsAreCopied(t *testing.T) {
 			t.Errorf("%d rows, balance %s", len(got.log), got.Balance)
 		}
 		var version, want int64
-		until(t, "the master knows", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the master knows", func() bool {
 			testkit.Must(t, b.db.Get(t.Context(), &version, `SELECT version FROM credit_copies WHERE store_id = $1`, s.ID))
 			testkit.Must(t, b.db.Get(t.Context(), &want, `SELECT version FROM credit_balances WHERE store_id = $1`, s.ID))
 			return version == want
@@ -196,7 +196,7 @@ func TestCopiesNeedNoJob(t *testing.T) {
 		b.exec(t, `UPDATE credit_copies SET failures = 1 WHERE store_id = $1`, s.ID)
 		b.spend(t, p, s.ID)
 		b.converge(t, s.ID)
-		until(t, "the outage is forgotten", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 0 })
+		testkit.Eventually(t, testkit.Timeout, "the outage is forgotten", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 0 })
 		b.spend(t, p, s.ID)
 		b.converge(t, s.ID)
 		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != 1 {
@@ -223,11 +223,11 @@ func TestCopiesOutliveAnOutage(t *testing.T) {
 		b.converge(t, s.ID)
 		if engine == credential.SQLite {
 			b.tenants.Forget(s.ID) // its file can only be moved while no pool is open
-			until(t, "the file is free", func() bool { return !b.fileInUse(t, s.ID) })
+			testkit.Eventually(t, testkit.Timeout, "the file is free", func() bool { return !b.fileInUse(t, s.ID) })
 		}
 		tn.down()
 		b.spendMany(t, p, s.ID, 600)
-		until(t, "a copy has failed", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 1 })
+		testkit.Eventually(t, testkit.Timeout, "a copy has failed", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 1 })
 		b.spendMany(t, p, healthy.ID, 20)
 		b.converge(t, healthy.ID)
 		b.spendMany(t, p, s.ID, 20)
@@ -238,7 +238,7 @@ func TestCopiesOutliveAnOutage(t *testing.T) {
 		if got := b.converge(t, s.ID); len(got.log) != 660 {
 			t.Errorf("%d rows", len(got.log))
 		}
-		until(t, "the outage is forgotten", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 0 })
+		testkit.Eventually(t, testkit.Timeout, "the outage is forgotten", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 0 })
 	})
 }
 
@@ -373,7 +373,7 @@ func TestBrokenTablesAffectNoOtherStore(t *testing.T) {
 		}
 		exec(`ALTER TABLE credit_spending_log RENAME TO taken_away`)
 		b.spend(t, p, s.ID)
-		until(t, "a copy has failed", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 1 })
+		testkit.Eventually(t, testkit.Timeout, "a copy has failed", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 1 })
 		var balance credits.Amount
 		testkit.Must(t, lease.Get(t.Context(), &balance, `SELECT balance FROM credit_balance_cache`))
 		if balance != 100 {

@@ -182,7 +182,7 @@ func TestDeletionByTheQueue(t *testing.T) {
 		if got.Status != Deleting || got.DeleteAfter == nil {
 			t.Errorf("the answer is %+v", got)
 		}
-		until(t, "the store is gone", func() bool { return b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`) == 0 })
+		testkit.Eventually(t, testkit.Timeout, "the store is gone", func() bool { return b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`) == 0 })
 		b.gone(t, p, s)
 	})
 }
@@ -196,7 +196,7 @@ func TestDropFails(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, credential.SQLite, "Bakery")
 		b.tenants.Forget(s.ID)
-		until(t, "the file is closed", func() bool { return !b.fileInUse(t, s.ID) })
+		testkit.Eventually(t, testkit.Timeout, "the file is closed", func() bool { return !b.fileInUse(t, s.ID) })
 		path := filepath.Join(b.dataDir, "stores", s.ID.String()[34:], s.ID.String()+".db")
 		testkit.Must(t, os.Remove(path))
 		testkit.Must(t, os.MkdirAll(filepath.Join(path, "in the way"), 0o700))

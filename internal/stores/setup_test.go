@@ -89,7 +89,7 @@ func (b replica) start(t *testing.T) {
 // settle waits until no job is waiting or to be retried.
 func (b replica) settle(t *testing.T) {
 	t.Helper()
-	until(t, "the jobs are done", func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the jobs are done", func() bool {
 		stats, err := jobs.ReadStats(t.Context(), b.db)
 		testkit.Must(t, err)
 		return stats.Waiting+stats.Retrying == 0
@@ -338,19 +338,6 @@ func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	gate.Done()
 	done.Wait()
 	return values, errs
-}
-
-// until polls until ok returns true.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("gave up waiting until %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }
 
 func wantCode(t testing.TB, err error, want stoa.Code) {

@@ -144,7 +144,7 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 		before := b.state(t, p, s.ID)
 		if engine == credential.SQLite {
 			b.tenants.Forget(s.ID) // its file can only be moved while no pool is open
-			until(t, "the pool is closed", func() bool { return !b.fileInUse(t, s.ID) })
+			testkit.Eventually(t, testkit.Timeout, "the pool is closed", func() bool { return !b.fileInUse(t, s.ID) })
 		}
 		tn.down() // for the other engines the pool is open
 		for _, patch := range []storedata.ProfilePatch{{Name: ptr("New"), Slug: ptr("new"), City: ptr("Wien")}, {City: ptr("Wien")}} {
@@ -258,7 +258,7 @@ func TestSyncIdentityOvertakenInTheMiddle(t *testing.T) {
 				return err
 			}
 			go func() { done <- b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID}) }()
-			until(t, "the writer waits for the row", func() bool {
+			testkit.Eventually(t, testkit.Timeout, "the writer waits for the row", func() bool {
 				var n int
 				testkit.Must(t, other.Get(t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
 					WHERE datname = current_database() AND wait_event_type = 'Lock'`))

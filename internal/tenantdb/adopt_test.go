@@ -74,7 +74,7 @@ func TestAdopt(t *testing.T) {
 			if marked(t, next) {
 				t.Error("the pool outlives its credentials")
 			}
-			eventually(t, func() bool { return h.open() == 1 })
+			testkit.Eventually(t, testkit.Timeout, "one pool is left", func() bool { return h.open() == 1 })
 		})
 	}
 }

@@ -150,7 +150,7 @@ func TestWaitForConnectionInUse(t *testing.T) {
 				cancel()
 			}
 			waiting := h.come(t, 1, t.Context(), stores[2])
-			eventually(t, func() bool { _, n := h.Connections(databases[2]); return n == 1 })
+			testkit.Eventually(t, testkit.Timeout, "a call waits for a connection", func() bool { _, n := h.Connections(databases[2]); return n == 1 })
 			first()
 			r := <-waiting
 			testkit.Must(t, r.err)
@@ -209,14 +209,14 @@ func TestFailedDialReleasesItsConnection(t *testing.T) {
 		t.Errorf("%d connections counted, %d wait", n, waiting)
 	}
 	way.repair(t)
-	eventually(t, func() bool {
-		l, err := h.Acquire(t.Context(), store)
-		if err == nil {
-			works(t, l)
-			l.Release()
-		}
+	var l tenantdb.Lease
+	var err error
+	testkit.Eventually(t, testkit.Timeout, "the store can be used", func() bool {
+		l, err = h.Acquire(t.Context(), store)
 		return err == nil
-	})
+	}, &err)
+	works(t, l)
+	l.Release()
 }
 
 // TestServerNeverClosesConnection checks that a server that never closes its
@@ -240,7 +240,7 @@ func TestServerNeverClosesConnection(t *testing.T) {
 		cancel()
 		testkit.Must(t, db.Close())
 	}
-	eventually(t, func() bool { n, _ := h.Connections(c); return n == 0 })
+	testkit.Eventually(t, testkit.Timeout, "the connections are returned", func() bool { n, _ := h.Connections(c); return n == 0 })
 }
 
 // TestEndlessAnswer checks that an endless answer of a merchant's server does
@@ -266,7 +266,7 @@ func TestEndlessAnswer(t *testing.T) {
 				t.Errorf("%d rows were read: %v", len(rows), err)
 			}
 			works(t, l)
-			eventually(t, func() bool { n, _ := h.Connections(databases[0]); return n == 1 })
+			testkit.Eventually(t, testkit.Timeout, "a call waits for a connection", func() bool { n, _ := h.Connections(databases[0]); return n == 1 })
 		})
 	}
 }

@@ -171,12 +171,12 @@ func TestAnswersCountAsMemory(t *testing.T) {
 			var rows []string
 			done <- l.Select(ctx, &rows, begun)
 		}()
-		eventually(t, func() bool { return memory.Stats().Used > 1_000_000 })
+		testkit.Eventually(t, testkit.Timeout, "the memory of the rows is counted", func() bool { return memory.Stats().Used > 1_000_000 })
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("the cancelled read ends with %v", err)
 		}
-		eventually(t, func() bool { return memory.Stats().Used == 0 })
+		testkit.Eventually(t, testkit.Timeout, "the memory is returned", func() bool { return memory.Stats().Used == 0 })
 
 		ctx, held := memory.Reserve(t.Context())
 		var rows []string

@@ -626,7 +626,7 @@ func stopsWhenCancelled(t *testing.T, c credential.Credentials) {
 		var s string
 		done <- db.Get(ctx, &s, endless[c.Engine])
 	}()
-	eventually(t, func() bool { return running() == 1 })
+	testkit.Eventually(t, testkit.Timeout, "the query runs", func() bool { return running() == 1 })
 	cancel()
 	select {
 	case err := <-done:
@@ -641,25 +641,8 @@ func stopsWhenCancelled(t *testing.T, c credential.Credentials) {
 		t.Fatal("the query goes on")
 	}
 	testkit.Must(t, exec(t, db, `UPDATE things SET n = 7`))
-	eventually(t, func() bool { return db.SQL().Stats().InUse == 0 })
-	eventually(t, func() bool { return running() == 0 }) // at the server too
-}
-
-// eventually polls until ok or fails the test.
-func eventually(t testing.TB, ok func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	for tick := time.NewTicker(2 * time.Millisecond); ; {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("it never happens")
-		}
-	}
+	testkit.Eventually(t, testkit.Timeout, "the connection is returned", func() bool { return db.SQL().Stats().InUse == 0 })
+	testkit.Eventually(t, testkit.Timeout, "the server has ended the query", func() bool { return running() == 0 }) // at the server too
 }
 
 // TestFileOpenedWhileOthersClose checks that opening a file does not fail while

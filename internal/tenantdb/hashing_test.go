@@ -227,7 +227,7 @@ func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it co
 		for range 2 * most {
 			<-server.proofs
 		}
-		eventually(t, func() bool { used, _ := tenantdb.Hashing.Slots(); return used == 0 })
+		testkit.Eventually(t, testkit.Timeout, "the slots are free", func() bool { used, _ := tenantdb.Hashing.Slots(); return used == 0 })
 		cancel()
 		callers.Wait()
 	}

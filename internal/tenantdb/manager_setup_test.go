@@ -212,7 +212,7 @@ func (h *testManager) come(t testing.TB, n int, ctx context.Context, store stoa.
 			results <- acquired{l, err}
 		}()
 	}
-	eventually(t, func() bool { return h.Leases(store) == before+n })
+	testkit.Eventually(t, testkit.Timeout, "all calls have a lease", func() bool { return h.Leases(store) == before+n })
 	return results
 }
 

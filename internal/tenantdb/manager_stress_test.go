@@ -105,5 +105,5 @@ func TestManagerUnderStress(t *testing.T) {
 			rt.Errorf("%d pools open after Close", n)
 		}
 	})
-	eventually(t, func() bool { return runtime.NumGoroutine() <= before })
+	testkit.Eventually(t, testkit.Timeout, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
 }

@@ -137,7 +137,7 @@ func TestAcquireAllCancelled(t *testing.T) {
 		t.Errorf("opened %d pools", h.opened())
 	}
 	h.EvictIdleSince(time.Now().Add(time.Hour))
-	eventually(t, func() bool { return h.open() == 0 })
+	testkit.Eventually(t, testkit.Timeout, "no pool is left", func() bool { return h.open() == 0 })
 }
 
 func TestEvictionIsLeastRecentlyUsed(t *testing.T) {
@@ -157,7 +157,7 @@ func TestEvictionIsLeastRecentlyUsed(t *testing.T) {
 			t.Errorf("store %d: open is %v", i, got)
 		}
 	}
-	eventually(t, func() bool { return h.open() == 3 })
+	testkit.Eventually(t, testkit.Timeout, "three pools are left", func() bool { return h.open() == 3 })
 	held := h.lease(t, stores[2]) // 0 and 3 can be evicted
 	use(1)
 	for i, want := range []bool{false, true, true, true} {
@@ -177,11 +177,11 @@ func TestEvictionSparesLeased(t *testing.T) {
 		h.lease(t, h.embedded(t)).Release()
 	}
 	h.EvictIdleSince(time.Now().Add(time.Hour))
-	eventually(t, func() bool { return h.open() == 2 })
+	testkit.Eventually(t, testkit.Timeout, "two pools are left", func() bool { return h.open() == 2 })
 	works(t, held)
 	works(t, also)
 	also.Release() // one too many: this pool closes
-	eventually(t, func() bool { return h.open() == 1 })
+	testkit.Eventually(t, testkit.Timeout, "one pool is left", func() bool { return h.open() == 1 })
 	works(t, held)
 	if !h.Has(a) || h.Has(b) {
 		t.Error("the wrong pool was closed")
@@ -235,7 +235,7 @@ func TestEvictIdle(t *testing.T) {
 	if h.Has(idle) || h.Open() != 1 {
 		t.Error("the idle pool stays")
 	}
-	eventually(t, func() bool { return h.open() == 1 })
+	testkit.Eventually(t, testkit.Timeout, "one pool is left", func() bool { return h.open() == 1 })
 	works(t, held)
 	held.Release()
 }
@@ -287,11 +287,11 @@ func TestForgetWhileLeased(t *testing.T) {
 				t.Error("closed before the last lease ended")
 			}
 			also.Release()
-			eventually(t, func() bool { return h.open() == 1 })
+			testkit.Eventually(t, testkit.Timeout, "one pool is left", func() bool { return h.open() == 1 })
 			works(t, fresh)
 			fresh.Release()
 			h.Forget(store)
-			eventually(t, func() bool { return h.open() == 0 })
+			testkit.Eventually(t, testkit.Timeout, "no pool is left", func() bool { return h.open() == 0 })
 			h.Forget(store)
 			h.Forget(stoa.NewID[stoa.StoreID]())
 		})
@@ -317,7 +317,7 @@ func TestForgetWhileOpening(t *testing.T) {
 	}
 	works(t, old.Lease)
 	old.Release()
-	eventually(t, func() bool { return h.open() == 1 })
+	testkit.Eventually(t, testkit.Timeout, "one pool is left", func() bool { return h.open() == 1 })
 	works(t, fresh.Lease)
 	fresh.Release()
 }
@@ -334,7 +334,7 @@ func TestClose(t *testing.T) {
 	if err := h.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with a lease out: %v", err)
 	}
-	eventually(t, func() bool { return h.open() == 1 })
+	testkit.Eventually(t, testkit.Timeout, "one pool is left", func() bool { return h.open() == 1 })
 	works(t, held)
 	_, err := h.Acquire(t.Context(), store)
 	checkUnavailable(t, err)
@@ -369,7 +369,7 @@ func TestCloseWhileOpening(t *testing.T) {
 	<-entered
 	closed := make(chan error, 1)
 	go func() { closed <- h.Close(t.Context()) }()
-	eventually(t, func() bool { return h.Open() == 0 })
+	testkit.Eventually(t, testkit.Timeout, "no pool is left", func() bool { return h.Open() == 0 })
 	pass()
 	for range 2 {
 		r := <-results
@@ -429,7 +429,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 			checkUnavailable(t, err)
 
 			way.repair(t)
-			eventually(t, func() bool { return l.Get(t.Context(), &n, `SELECT 1`) == nil }) // the old pool reconnects
+			testkit.Eventually(t, testkit.Timeout, "the old pool reconnects", func() bool { return l.Get(t.Context(), &n, `SELECT 1`) == nil }) // the old pool reconnects
 			l.Release()
 			l = h.lease(t, store)
 			works(t, l)

@@ -74,13 +74,13 @@ func TestMetricsOfPools(t *testing.T) {
 		"acquires_total outcome=cold": 5, "acquires_total outcome=warm": 1, "acquires_total outcome=failed": 0, "acquires_total outcome=refused": 0,
 		"wait_seconds for=open": 5, "wait_seconds for=connection": 0, "breakers state=closed": 2, "breakers state=open": 0,
 	})
-	eventually(t, func() bool { return gather(t, h.Manager)["pools_draining"] == 0 })
+	testkit.Eventually(t, testkit.Timeout, "no pool drains", func() bool { return gather(t, h.Manager)["pools_draining"] == 0 })
 	first.Release()
 	wantSeries(t, h.Manager, map[string]float64{"pools_open": 2, "pools_leased": 1})
 	h.Forget(warm)
 	wantSeries(t, h.Manager, map[string]float64{"pools_open": 1, "pools_draining": 1})
 	held.Release()
-	eventually(t, func() bool { return gather(t, h.Manager)["pools_draining"] == 0 })
+	testkit.Eventually(t, testkit.Timeout, "no pool drains", func() bool { return gather(t, h.Manager)["pools_draining"] == 0 })
 
 	h.changeWithoutNotification(t, warm)
 	testkit.Must(t, h.Reconcile(t.Context()))

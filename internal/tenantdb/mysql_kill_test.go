@@ -59,7 +59,7 @@ func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // not parallel: it count
 				t.Fatal("nobody came to kill the query")
 			}
 			testkit.Must(t, db.Close())
-			eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines })
+			testkit.Eventually(t, testkit.Timeout, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 		})
 	}
 }

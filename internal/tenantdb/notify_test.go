@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSaveRetiresThePool checks that new credentials are used once the
@@ -102,6 +103,6 @@ func TestOtherReplicasLearnOfNewCredentials(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return !b.isSame(t, store, old) })
+	testkit.Eventually(t, testkit.Timeout, "the store has another pool", func() bool { return !b.isSame(t, store, old) })
 	works(t, old)
 }

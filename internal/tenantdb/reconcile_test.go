@@ -55,7 +55,7 @@ func TestReconcile(t *testing.T) {
 			now.Release()
 			held[i].Release()
 		}
-		eventually(t, func() bool { return h.open() == len(list) })
+		testkit.Eventually(t, testkit.Timeout, "every store has a pool", func() bool { return h.open() == len(list) })
 
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

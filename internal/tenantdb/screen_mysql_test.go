@@ -296,7 +296,7 @@ func attackMySQL(t *testing.T, server mysqlServer, authority string) {
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > 4<<20 {
 		t.Errorf("%d bytes were allocated", grown)
 	}
-	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines })
+	testkit.Eventually(t, testkit.Timeout, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
 // use does the operations of the platform on a database until one fails.

@@ -325,7 +325,7 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 				}
 				testkit.Must(t, db.Close())
 				testkit.Must(t, m.Close(ctx))
-				eventually(t, func() bool { return runtime.NumGoroutine() <= before+3 }) // the test's own server: a listener and the goroutine that accepts
+				testkit.Eventually(t, testkit.Timeout, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+3 }) // the test's own server: a listener and the goroutine that accepts
 			})
 		}
 	}

@@ -191,13 +191,14 @@ func TestPooledSchema(t *testing.T) {
 	tenantdbtest.Exec(t, c, `CREATE SCHEMA elsewhere`)
 	tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q IN DATABASE %s SET search_path = elsewhere`, c.User, c.Database))
 	testkit.Must(t, db.Close())
-	eventually(t, func() bool { // PgBouncer detects the end of its own connections a little later
+	var err error
+	testkit.Eventually(t, testkit.Timeout, "the setting is refused", func() bool { // PgBouncer detects the end of its own connections a little later
 		tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s'`, c.User))
 		db := tenantdbtest.Open(t, c)
 		defer db.Close() //nolint:errcheck // nothing is pending
-		err := db.PinSession(t.Context(), store)
+		err = db.PinSession(t.Context(), store)
 		return stoa.CodeOf(err) == stoa.DatabaseSettingRefused && strings.Contains(err.Error(), "search_path")
-	})
+	}, &err)
 }
 
 // TestSessionsEndedByServer checks that no call fails because the server has
@@ -230,7 +231,7 @@ func TestSessionsEndedByServer(t *testing.T) {
 				var id int
 				testkit.Must(t, db.Get(t.Context(), &id, identify))
 				tenantdbtest.Admin(t, engine, fmt.Sprintf(end, id))
-				eventually(t, func() bool { return gone(t, engine, fmt.Sprintf(count, id)) })
+				testkit.Eventually(t, testkit.Timeout, "the session is gone", func() bool { return gone(t, engine, fmt.Sprintf(count, id)) })
 				if err := use(); err != nil {
 					t.Errorf("use %d: %v", i, err)
 				}

@@ -59,15 +59,11 @@ func (w *ways) cure() { w.proxy.Toxics.ResetToxics(w.t.Context()) }
 // comesBack waits until the store can be used again, without a new manager.
 func (h *testManager) comesBack(t *testing.T, store stoa.StoreID) {
 	t.Helper()
-	eventually(t, func() bool {
-		l, err := h.Acquire(t.Context(), store)
-		if err != nil {
-			return false
-		}
-		defer l.Release()
-		var one int
-		return l.Get(t.Context(), &one, `SELECT 1`) == nil
-	})
+	var err error
+	testkit.Eventually(t, testkit.Timeout, "the store can be used", func() bool {
+		err = h.ask(t.Context(), store)
+		return err == nil
+	}, &err)
 }
 
 // ask makes one request to the store.
@@ -101,11 +97,12 @@ func TestBlackHole(t *testing.T) {
 					testkit.Must(t, h.ask(t.Context(), victim))
 				}
 				way.poison("timeout", `"timeout": 0`)
-				eventually(t, func() bool {
-					err := h.ask(t.Context(), victim)
+				var err error
+				testkit.Eventually(t, testkit.Timeout, "the breaker opens", func() bool {
+					err = h.ask(t.Context(), victim)
 					checkUnavailable(t, err)
 					return errors.Is(err, tenantdb.ErrOpen)
-				})
+				}, &err)
 				before := h.opened()
 				for range 100 {
 					if err := h.ask(t.Context(), victim); !errors.Is(err, tenantdb.ErrOpen) {
@@ -143,7 +140,7 @@ func TestResetInMidQuery(t *testing.T) {
 				var n int
 				done <- l.Get(t.Context(), &n, query)
 			}()
-			eventually(t, func() bool { return l.SQL().Stats().InUse == 1 })
+			testkit.Eventually(t, testkit.Timeout, "the query is under way", func() bool { return l.SQL().Stats().InUse == 1 })
 			way.poison("reset_peer", `"timeout": 0`)
 			checkUnavailable(t, <-done)
 			way.cure()
@@ -221,7 +218,7 @@ func TestServerRefuses(t *testing.T) {
 			if tt.name == "too many connections" && tt.engine == credential.MySQL {
 				db := tenantdbtest.Open(t, c) // uses the only connection that the server allows
 				db.SQL().SetMaxOpenConns(1)
-				eventually(t, func() bool { return db.Ping(t.Context()) == nil })
+				testkit.Eventually(t, testkit.Timeout, "the server answers", func() bool { return db.Ping(t.Context()) == nil })
 			}
 			for range 5 {
 				checkUnavailable(t, h.ask(t.Context(), store))
@@ -312,7 +309,7 @@ func (s *privatePostgres) start() {
 		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB")
 	testkit.Must(s.t, s.cmd.Start())
 	db := tenantdbtest.Open(s.t, s.credentials)
-	eventually(s.t, func() bool { return db.Ping(s.t.Context()) == nil })
+	testkit.Eventually(s.t, testkit.Timeout, "the server answers", func() bool { return db.Ping(s.t.Context()) == nil })
 	testkit.Must(s.t, db.SQL().Close())
 }
 

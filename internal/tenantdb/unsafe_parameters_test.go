@@ -166,12 +166,12 @@ func TestCancelUsesTheDialer(t *testing.T) {
 				testkit.Must(t, other.Get(t.Context(), &n, underWay[c.Engine]))
 				return n
 			}
-			eventually(t, func() bool { return running() == 1 })
+			testkit.Eventually(t, testkit.Timeout, "the query runs", func() bool { return running() == 1 })
 			cancel()
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
-			eventually(t, func() bool { return running() == 0 })
+			testkit.Eventually(t, testkit.Timeout, "the server has ended the query", func() bool { return running() == 0 })
 			if n := dials.Load(); n != 2 {
 				t.Errorf("%d dials for a connection and its cancellation", n)
 			}

@@ -198,7 +198,7 @@ func TestEventsAreOrderedForReaders(t *testing.T) {
 			}()
 		}
 		seen, cursor := map[stoa.EventID]bool{}, ""
-		until(t, "all are read", func() bool {
+		testkit.Eventually(t, 30*time.Second, "all are read", func() bool {
 			page, err := s.Events(t.Context(), p.owner(), p.Store, webhooks.EventFilter{OldestFirst: true, Cursor: cursor, Limit: 7})
 			testkit.Must(t, err)
 			for _, e := range page.Events {

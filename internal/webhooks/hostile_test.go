@@ -65,7 +65,7 @@ func TestHostileEndpoints(t *testing.T) {
 			d, err := s.Test(t.Context(), p.owner(), p.Store, e.ID)
 			testkit.Must(t, err)
 			var attempts []webhooks.Attempt
-			until(t, "the delivery ends", func() bool {
+			testkit.Eventually(t, 30*time.Second, "the delivery ends", func() bool {
 				d, attempts, _, err = s.Delivery(t.Context(), p.owner(), p.Store, e.ID, d.ID)
 				testkit.Must(t, err)
 				return d.State != webhooks.Waiting
@@ -174,13 +174,13 @@ func TestEndpointsAreDisabled(t *testing.T) {
 			server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 			e, _ := p.add(t, s, server.URL, "store.suspended")
 			p.record(t, audit.StoreSuspended)
-			until(t, "it is disabled", func() bool {
+			testkit.Eventually(t, 30*time.Second, "it is disabled", func() bool {
 				now, err := s.Get(t.Context(), p.owner(), p.Store, e.ID)
 				testkit.Must(t, err)
 				return now.State == webhooks.Disabled && now.DisabledReason == reason
 			})
 			mails++
-			until(t, "the owner is told", func() bool { return len(p.mail.Mails()) == mails })
+			testkit.Eventually(t, 30*time.Second, "the owner is told", func() bool { return len(p.mail.Mails()) == mails })
 			if _, err := s.Test(t.Context(), p.owner(), p.Store, e.ID); stoa.CodeOf(err) != stoa.WebhookNotEnabled {
 				t.Errorf("a test of it: %v", err)
 			}
@@ -239,7 +239,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	p.record(t, audit.StoreSuspended)
 	server.next(t)
 	var now webhooks.Endpoint
-	until(t, "the attempt is recorded", func() (ok bool) {
+	testkit.Eventually(t, 30*time.Second, "the attempt is recorded", func() (ok bool) {
 		var err error
 		now, err = s.Get(t.Context(), p.owner(), p.Store, e.ID)
 		testkit.Must(t, err)

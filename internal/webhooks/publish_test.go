@@ -85,7 +85,7 @@ func publishAtOnce(t *testing.T, db *masterdb.DB, form string) {
 	writing.Wait()
 	p.published(t)
 	const spends = 3*(backlog+1) + writers*each
-	until(t, "all transactions are published", func() bool { return p.eventsLike(t, "credits.") >= spends })
+	testkit.Eventually(t, 30*time.Second, "all transactions are published", func() bool { return p.eventsLike(t, "credits.") >= spends })
 	if n := p.eventsLike(t, "store.suspended"); n != writers*each {
 		t.Errorf("%d recorded events", n)
 	}

@@ -162,18 +162,3 @@ func (p *platform) add(t *testing.T, s *webhooks.Service, url string, types ...s
 	testkit.Must(t, err)
 	return e, secret.Reveal()
 }
-
-// until waits for a condition.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
@@ -30,7 +31,7 @@ func (p *platform) record(t *testing.T, action string) {
 // published waits until every event is published.
 func (p *platform) published(t *testing.T) {
 	t.Helper()
-	until(t, "all is published", func() bool {
+	testkit.Eventually(t, 30*time.Second, "all is published", func() bool {
 		var n int
 		testkit.Must(t, p.DB.Get(t.Context(), &n, `SELECT count(*) FROM events WHERE position IS NULL AND type <> 'webhook.test'`))
 		return n == 0
@@ -121,14 +122,14 @@ func TestFailingDeliveriesAreRepeated(t *testing.T) {
 func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.WebhookID, state webhooks.DeliveryState, attempts int) {
 	t.Helper()
 	var last webhooks.Delivery
-	until(t, string(state), func() bool {
+	testkit.Eventually(t, 30*time.Second, string(state), func() bool {
 		page, err := s.Deliveries(t.Context(), p.owner(), p.Store, id, webhooks.DeliveryFilter{})
 		testkit.Must(t, err)
 		if len(page.Deliveries) > 0 {
 			last = page.Deliveries[0]
 		}
 		return last.State == state
-	})
+	}, &last)
 	if attempts > 0 && last.Attempts != attempts {
 		t.Errorf("%d attempts, want %d", last.Attempts, attempts)
 	}
@@ -186,7 +187,7 @@ func TestDisabledEndpointIsTold(t *testing.T) {
 		server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 		e, _ := p.add(t, s, server.URL)
 		p.record(t, audit.StoreSuspended)
-		until(t, "a mail", func() bool { return len(p.mail.Mails()) > 0 })
+		testkit.Eventually(t, 30*time.Second, "a mail", func() bool { return len(p.mail.Mails()) > 0 })
 		body, err := io.ReadAll(quotedprintable.NewReader(p.mail.Mails()[0].Message(t).Body))
 		testkit.Must(t, err)
 		var slug string

@@ -178,15 +178,3 @@ func (a Account) Dump(t testing.TB) string {
 	}
 	return out
 }
-
-// Eventually polls until done returns true, for at most 2 minutes.
-func Eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); !done(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("timed out waiting until ", what)
-		}
-	}
-}

@@ -87,34 +87,19 @@ func TestWorkIsDoneNowOrByAJob(t *testing.T) {
 		undone.Give(t, 1)
 		notQuick.Give(t, 1)
 		panics.Give(t, 1)
-		eventually(t, "three have jobs, and one is done", func() bool {
+		testkit.Eventually(t, 30*time.Second, "three have jobs, and one is done", func() bool {
 			return jobsOf(undone) == 1 && jobsOf(notQuick) == 1 && jobsOf(panics) == 1 && called(done) == 1
 		})
 		for _, a := range slow {
 			a.Give(t, 1)
 		}
 		undone.Give(t, 1)
-		eventually(t, "the slow ones have jobs", func() bool { return jobsOf(slow...) == len(slow) })
+		testkit.Eventually(t, 30*time.Second, "the slow ones have jobs", func() bool { return jobsOf(slow...) == len(slow) })
 		done.Give(t, 1)
-		eventually(t, "the other is done again", func() bool { return called(done) == 2 })
+		testkit.Eventually(t, 30*time.Second, "the other is done again", func() bool { return called(done) == 2 })
 		if called(undone) != 1 || called(notQuick) != 0 || jobsOf(done) != 0 || jobsOf(undone) != 1 {
 			t.Errorf("called %d times for the one that is not done, %d for the one that is not quick; %d jobs of the one that is done, %d of the one that is not",
 				called(undone), called(notQuick), jobsOf(done), jobsOf(undone))
 		}
 	})
-}
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
 }

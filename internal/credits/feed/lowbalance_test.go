@@ -84,10 +84,10 @@ func TestOwnersAreNotified(t *testing.T) {
 		}
 		fall()
 		testkit.Must(t, other.Sweep(t.Context(), feed.Sweep{})) // another replica sweeps too
-		creditstest.Eventually(t, "both owners have mail", func() bool { return len(server.Mails()) >= 2 })
+		testkit.Eventually(t, testkit.Timeout, "both owners have mail", func() bool { return len(server.Mails()) >= 2 })
 		fall()
-		creditstest.Eventually(t, "they have another", func() bool { return len(server.Mails()) >= 4 })
-		creditstest.Eventually(t, "no job is left", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "they have another", func() bool { return len(server.Mails()) >= 4 })
+		testkit.Eventually(t, testkit.Timeout, "no job is left", func() bool {
 			stats, err := jobs.ReadStats(t.Context(), db)
 			testkit.Must(t, err)
 			return stats.Waiting+stats.Retrying == 0
@@ -165,7 +165,7 @@ func TestMailThatIsRefused(t *testing.T) {
 		setThreshold(t, b, 50)
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 60})
 		testkit.Must(t, err)
-		creditstest.Eventually(t, "the mail is given up", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "the mail is given up", func() bool {
 			var n int
 			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = 'credits.mail_low' AND CAST(state AS text) = 'cancelled'`))
 			return n == 1
@@ -193,7 +193,7 @@ func TestLowBalanceFlood(t *testing.T) {
 			testkit.Must(t, err)
 		}
 		testkit.Must(t, changes.Sweep(t.Context(), feed.Sweep{}))
-		creditstest.Eventually(t, "every fall is announced", func() bool {
+		testkit.Eventually(t, testkit.Timeout, "every fall is announced", func() bool {
 			var n int
 			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE announced_at IS NULL`))
 			stats, err := jobs.ReadStats(t.Context(), db)
