@@ -378,8 +378,13 @@ func TestDocumentsListEveryMetric(t *testing.T) {
 			return nil
 		}
 		source, err := os.ReadFile(path)
-		for _, m := range definition.FindAllSubmatch(source, -1) {
-			inCode[string(m[1])] = true
+		for line := range bytes.Lines(source) {
+			if !bytes.Contains(line, []byte(`"stoa_`)) {
+				continue // the expression takes a hundred times as long
+			}
+			for _, m := range definition.FindAllSubmatch(line, -1) {
+				inCode[string(m[1])] = true
+			}
 		}
 		return err
 	})
