@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
@@ -38,7 +39,7 @@ func (c client) restored(store string) answer {
 // upload, clone, and what they can do wrong.
 func TestBackupsOverTheAPI(t *testing.T) {
 	t.Parallel()
-	onEachMaster(t, func(t *testing.T, s *server) {
+	onMasters(t, shortOn(masterdb.Postgres), func(t *testing.T, s *server) {
 		owner, id, _ := connected(t, s, "owner@example.com")
 		base := "/api/stores/" + id + "/backups"
 		made := owner.call("POST", base, nil).want(http.StatusAccepted)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/masterdb"
 )
 
 var placeholder = regexp.MustCompile(`\{[^}]+\}`)
@@ -258,7 +259,7 @@ func TestConcurrentSpends(t *testing.T) {
 // private, without a token and with an invalid one.
 func TestPrivateOperationsAskForAToken(t *testing.T) {
 	t.Parallel()
-	onEachMaster(t, func(t *testing.T, s *server) {
+	onMasters(t, shortOn(masterdb.SQLite), func(t *testing.T, s *server) {
 		_, id := register(t, s, "owner@example.com")
 		private := 0
 		for _, op := range operations(t, s) {

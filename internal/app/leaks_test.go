@@ -95,7 +95,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 // answer must be the one for a thing that does not exist.
 func TestThingsOfOthers(t *testing.T) {
 	t.Parallel()
-	onEachMaster(t, func(t *testing.T, s *server) {
+	onMasters(t, shortOn(masterdb.Postgres), func(t *testing.T, s *server) {
 		w := newLeakWorld(t, s)
 		stranger, victim := w.people["stranger"], w.people["owner"]
 		own, theirs, tried := w.store(w.ids["stranger"]), w.store(w.ids["owner"]), 0

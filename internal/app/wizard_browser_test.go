@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/config"
-	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
@@ -22,10 +22,10 @@ type wizard struct {
 	api client
 }
 
-// TestConnectWizardInChromium connects a database of every kind in a browser on both
-// masters, each as a provider's page hands it out, and mends a wrong password.
+// TestConnectWizardInChromium connects a database of every kind in a browser on each
+// master, each as a provider's page hands it out, and mends a wrong password.
 func TestConnectWizardInChromium(t *testing.T) {
-	for _, engine := range masterdbtest.Engines() {
+	for _, engine := range shortOn(masterdb.Postgres) {
 		t.Run(string(engine), func(t *testing.T) {
 			for _, needed := range []credential.EngineName{credential.PostgreSQL, credential.MySQL} {
 				if !slices.Contains(tenantdbtest.Engines(), needed) {
@@ -43,7 +43,7 @@ func TestConnectWizardInChromium(t *testing.T) {
 
 // TestSupabaseWizardInChromium connects a project after the consent at Supabase.
 func TestSupabaseWizardInChromium(t *testing.T) {
-	for _, engine := range masterdbtest.Engines() {
+	for _, engine := range shortOn(masterdb.SQLite) {
 		t.Run(string(engine), func(t *testing.T) {
 			sb := supabasetest.New(t, supabasetest.Options{})
 			startWizard(t, supabaseConfig(t, engine, sb)).connectSupabase(sb)
