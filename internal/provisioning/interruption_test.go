@@ -21,11 +21,11 @@ import (
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
-// eachIdle runs test on every pair of engines, with a replica whose queue is not started.
+// eachIdle runs test on the same pairs as each, with a replica whose queue is not started.
 func eachIdle(t *testing.T, test func(t *testing.T, b fixture, engine credential.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		for _, engine := range tenantdbtest.Engines() {
+		for _, engine := range partners(db, tenantdbtest.Engines()) {
 			t.Run(string(engine), func(t *testing.T) { test(t, setup(t, db), engine) })
 		}
 	})
