@@ -147,7 +147,7 @@ func (a *App) buildServices(encryption *keyring.Ring) error {
 	if a.Tenants, err = newTenants(cfg, a.Master, encryption, a.Memory, a.Log, a.tracer); err != nil {
 		return err
 	}
-	if a.mail, err = cfg.Mail(a.Log); err != nil {
+	if a.mail, err = cfg.Mail(a.Log, a.tracer); err != nil {
 		return err
 	}
 	if a.limits, err = cfg.Limiter(a.Log); err != nil {

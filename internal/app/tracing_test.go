@@ -47,12 +47,20 @@ func TestTraces(t *testing.T) {
 			if err := s.Stop(); err != nil {
 				t.Fatal(err)
 			}
+			for _, span := range collector.Spans() {
+				if len(span.GetParentSpanId()) == 0 && strings.HasSuffix(span.GetName(), " master") {
+					t.Errorf("a statement is a trace of its own: %v", span)
+				}
+			}
 			spans := slices.DeleteFunc(collector.Spans(), func(span *tracepb.Span) bool { return hex.EncodeToString(span.GetTraceId()) != callersTrace })
 			names := map[string]int{}
 			for _, span := range spans {
 				names[span.GetName()]++
+				if table := tracingtest.Attribute(span, "db.collection.name"); table != "" {
+					names[span.GetName()+" "+table]++
+				}
 			}
-			for _, name := range []string{"PATCH /api/stores/{id}", "GET /api/storefront/store", "TRANSACTION master", "SELECT store", "SPEND master", "job stores.carry_identity"} {
+			for _, name := range []string{"PATCH /api/stores/{id}", "GET /api/storefront/store", "TRANSACTION master", "SELECT store", "SPEND master", "job stores.carry_identity", "INSERT master river_job", "UPDATE master river_job"} {
 				if names[name] == 0 {
 					t.Errorf("the trace has no span %q: %v", name, names)
 				}

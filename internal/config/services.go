@@ -24,6 +24,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Sales returns the settings of payments. Credits are sold through Stripe if there
@@ -78,9 +79,9 @@ func (c *Config) Memory() *ratelimit.ByteBudget {
 }
 
 // Mail returns the sender of mail. In production, without a mail server, it sends
-// nothing.
-func (c *Config) Mail(log *slog.Logger) (*mail.Sender, error) {
-	opts := mail.Options{URL: c.SMTPURL, From: c.MailFrom, Log: log}
+// nothing. tracer may be nil.
+func (c *Config) Mail(log *slog.Logger, tracer *tracing.Tracer) (*mail.Sender, error) {
+	opts := mail.Options{URL: c.SMTPURL, From: c.MailFrom, Log: log, Tracer: tracer}
 	if opts.From == "" {
 		opts.From = "Stoa <no-reply@" + c.BaseDomain + ">"
 	}

@@ -145,7 +145,7 @@ func checkUsers(ctx context.Context, master *masterdb.DB) (string, error) {
 
 // checkMail signs in to the mail server, if there is one, and sends nothing.
 func checkMail(ctx context.Context, cfg *config.Config) (string, error) {
-	sender, err := cfg.Mail(nil)
+	sender, err := cfg.Mail(nil, nil)
 	if err != nil {
 		return "", err
 	}

@@ -13,6 +13,12 @@ const LatestMigration = latestMigration
 // WakeAt calls wakeAt.
 func (q *Queue) WakeAt(queue string, at time.Time) bool { return q.wakeAt(queue, at) }
 
+// Remembered counts the recorded attempts whose outcome is not stored yet.
+func (q *Queue) Remembered() (n int) {
+	q.ended.Range(func(any, any) bool { n++; return true })
+	return n
+}
+
 // CountQueries returns the statements that count jobs, by name.
 func CountQueries() map[string]string {
 	return map[string]string{"kinds": countKindsSQL("available"), "queues": countQueuesSQL(), "the oldest": oldestSQL()}

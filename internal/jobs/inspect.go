@@ -194,14 +194,17 @@ func (q *Queue) change(ctx context.Context, tx *masterdb.Tx, id int64,
 ) (Job, error) {
 	var row *rivertype.JobRow
 	var err error
+	span := tx.BeginUnseen(ctx, "UPDATE", jobTable, 1)
 	if q.pg != nil {
 		row, err = inPostgres(q.pg, ctx, tx.Postgres(), id)
 	} else {
 		row, err = inSQLite(q.lite, ctx, tx.SQLite(), id)
 	}
 	if errors.Is(err, rivertype.ErrNotFound) {
+		span.End(nil)
 		return Job{}, stoa.Errorf(stoa.NotFound, "There is no such job any more.")
 	}
+	span.End(err)
 	if err != nil {
 		return Job{}, err
 	}

@@ -70,6 +70,7 @@ type Queue struct {
 	metrics  metrics
 	tracer   *tracing.Tracer
 	wakes    sync.Map // of wake: the timers that are set
+	ended    sync.Map // of trace.SpanContext by the id of the job: recorded attempts whose outcome is not stored yet
 
 	stopFetching context.CancelFunc // nil until Start
 }
@@ -118,9 +119,9 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		if !mayReindex(db) {
 			cfg.ReindexerIndexNames = []string{}
 		}
-		q.pg, err = river.NewClient[pgx.Tx](postgresDriver{riverpgxv5.New(db.Pool())}, cfg)
+		q.pg, err = river.NewClient(traced[pgx.Tx](q, postgresDriver{riverpgxv5.New(db.Pool())}), cfg)
 	} else {
-		q.lite, err = river.NewClient(riversqlite.New(db.Writer()), cfg)
+		q.lite, err = river.NewClient(traced[*sql.Tx](q, riversqlite.New(db.Writer())), cfg)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("job queue: %w", err)
@@ -198,7 +199,7 @@ func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) (err error) {
 	if w.queue.tracer != nil {
 		var span trace.Span
 		ctx, span = w.queue.begin(ctx, job.JobRow, store)
-		defer func() { end(span, err) }()
+		defer func() { w.queue.end(span, job.ID, err) }()
 	}
 	defer w.queue.finished(ctx, job.JobRow, store, time.Now(), &err)
 	return w.work(ctx, job.Args)
@@ -267,11 +268,13 @@ func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, ar
 func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) (added bool, err error) {
 	var inserted *rivertype.JobInsertResult
 	opts = q.withParent(ctx, opts)
+	span := tx.BeginUnseen(ctx, "INSERT", jobTable, 1)
 	if q.pg != nil {
 		inserted, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
 	} else {
 		inserted, err = q.lite.InsertTx(ctx, tx.SQLite(), args, opts)
 	}
+	span.End(err)
 	if err == nil {
 		err = q.notifyTx(ctx, tx, inserted.Job.Queue)
 	}

@@ -19,6 +19,7 @@ import (
 	gomail "github.com/wneessen/go-mail"
 
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tracing"
 )
 
 // Message is a message to one person.
@@ -49,6 +50,8 @@ type Options struct {
 	Dir   string         // the directory of .eml files, without a server; empty: none
 	Roots *x509.CertPool // the roots of the server's certificate; nil: the system's
 	Log   *slog.Logger
+	// Tracer makes the spans of conversations with the server. Nil: they have none.
+	Tracer *tracing.Tracer
 }
 
 // Sender sends messages. It is safe for concurrent use.

@@ -41,7 +41,8 @@ func IsFinal(err error) bool {
 	return errors.As(err, &e) && e.Final
 }
 
-func (s *Sender) deliver(ctx context.Context, msg *gomail.Msg) error {
+// converse has one conversation with the server, in which it takes msg or refuses it.
+func (s *Sender) converse(ctx context.Context, msg *gomail.Msg) error {
 	client, err := s.dial(ctx)
 	if err != nil {
 		return err

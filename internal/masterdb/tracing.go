@@ -17,6 +17,16 @@ func (db *DB) BeginSpan(ctx context.Context, text string) tracing.Statement {
 	return db.statements.Begin(ctx, text)
 }
 
+// BeginUnseen begins the span of a statement that a library sends by Pool or Writer: an operation on a table, with batch rows at once.
+func (db *DB) BeginUnseen(ctx context.Context, operation, table string, batch int) tracing.Statement {
+	return db.statements.BeginUnseen(ctx, operation, table, batch)
+}
+
+// BeginUnseen is DB.BeginUnseen for a statement in tx.
+func (tx *Tx) BeginUnseen(ctx context.Context, operation, table string, batch int) tracing.Statement {
+	return tx.statements.BeginUnseen(ctx, operation, table, batch)
+}
+
 // fault returns err, or nil when it says no more than that there is no row.
 func fault(err error) error {
 	if errors.Is(err, ErrNotFound) {

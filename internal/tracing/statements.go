@@ -46,6 +46,22 @@ func (s *Statements) Begin(ctx context.Context, query string) Statement {
 	return Statement{span}
 }
 
+// BeginUnseen begins the span of a statement that a library sends for us and does not show: an
+// operation on a table, with batch rows at once. It has a span if the trace of ctx is recorded,
+// also when the span that ctx names has ended.
+func (s *Statements) BeginUnseen(ctx context.Context, operation, table string, batch int) Statement {
+	if s == nil || !trace.SpanContextFromContext(ctx).IsSampled() {
+		return Statement{}
+	}
+	_, span := s.tracer.Start(ctx, operation+" "+s.database, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(s.attributes...))
+	span.SetAttributes(attribute.String("db.operation.name", operation), attribute.String("db.collection.name", table),
+		attribute.String("db.query.summary", operation+" "+table))
+	if batch > 1 {
+		span.SetAttributes(attribute.Int("db.operation.batch.size", batch))
+	}
+	return Statement{span}
+}
+
 // End ends the span.
 func (s Statement) End(err error) {
 	if s.span == nil {
@@ -72,7 +88,13 @@ func errorType(err error) string {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
 	}
-	return fmt.Sprintf("%T", err)
+	for { // what wraps an error only to add text says nothing of its type
+		inner := errors.Unwrap(err)
+		if inner == nil || fmt.Sprintf("%T", err) != "*fmt.wrapError" {
+			return fmt.Sprintf("%T", err)
+		}
+		err = inner
+	}
 }
 
 // operationOf returns the first word of a statement in upper case.
