@@ -54,14 +54,14 @@ func TestMoveToSupabaseProject(t *testing.T) {
 	if started.Status != http.StatusSeeOther {
 		t.Fatalf("the move does not start: %d %s", started.Status, mainText(started.Body))
 	}
-	eventually(t, "the move is kept", func() bool { return strings.Contains(w.owner.get(started.Location).Body, "Can be moved back") })
+	testkit.Eventually(t, testkit.Timeout, "the move is kept", func() bool { return strings.Contains(w.owner.get(started.Location).Body, "Can be moved back") })
 	w.api.call("GET", "/api/stores/"+w.id, nil).want(http.StatusOK).is("supabase", "database", "type")
 }
 
 // awaitMove waits until a move is in a state.
 func (w *storeWorld) awaitMove(t *testing.T, path, state string) {
 	t.Helper()
-	eventually(t, "the move is "+state, func() bool {
+	testkit.Eventually(t, testkit.Timeout, "the move is "+state, func() bool {
 		now := w.api.call("GET", path, nil).want(http.StatusOK)
 		if at := now.text("state"); at == "failed" {
 			t.Fatalf("the move has failed: %s", now.raw)

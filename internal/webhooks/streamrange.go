@@ -40,7 +40,7 @@ func (p published) event() (events.Event, error) {
 		e.Data = *p.Data
 		return e, nil
 	}
-	e.Type = transactionTypes[p.Transaction.Type]
+	e.Type = transactionTypes[p.Type]
 	var err error
 	e.Data, err = transactionData(p.Transaction)
 	return e, err
