@@ -168,41 +168,29 @@ func (s *Snapshot) streamBinary(ctx context.Context, table string, columns []Str
 type binaryRows struct {
 	fields [][]byte
 	fn     func(StreamRow) error
-	begun  bool   // the header was read
-	ended  bool   // the trailer was read
-	rest   []byte // of a row that is not complete
+	begun  bool // the header was read
+	ended  bool // the trailer was read
 }
 
 const binarySignature = "PGCOPY\n\xff\r\n\x00"
 
 var errBinaryRows = &screen.ProtocolError{Rule: "rows that are not in the binary format"}
 
-// Write implements io.Writer. p holds a whole row on all known servers.
+// Write implements io.Writer. p is one message, which holds whole rows: a server that sent a row
+// in very many parts would make this process look at its beginning as often.
+// Source: PostgreSQL manual, "Message Formats", CopyData.
 func (r *binaryRows) Write(p []byte) (int, error) {
-	n := len(p)
-	if len(r.rest) > 0 {
-		r.rest = append(r.rest, p...)
-		p = r.rest
-	}
-	for len(p) > 0 {
-		used, err := r.next(p)
+	for rest := p; len(rest) > 0 || len(p) == 0; {
+		used, err := r.next(rest)
 		if err != nil {
 			return 0, err
 		}
-		if used == 0 {
-			break
-		}
-		p = p[used:]
+		rest = rest[used:]
 	}
-	if len(p) > screen.MaxAnswer {
-		return 0, screen.ErrAnswerTooLong
-	}
-	r.rest = append(r.rest[:0], p...)
-	return n, nil
+	return len(p), nil
 }
 
-// next reads the header, a row or the trailer, and returns its length, or 0 if it is not
-// complete.
+// next reads the header, a row or the trailer, and returns its length.
 func (r *binaryRows) next(p []byte) (used int, err error) {
 	switch {
 	case r.ended:
@@ -210,15 +198,13 @@ func (r *binaryRows) next(p []byte) (used int, err error) {
 	case !r.begun:
 		const head = len(binarySignature) + 8
 		switch {
-		case len(p) < head:
-			return 0, nil
-		case string(p[:len(binarySignature)]) != binarySignature || binary.BigEndian.Uint64(p[len(binarySignature):head]) != 0:
+		case len(p) < head, string(p[:len(binarySignature)]) != binarySignature, binary.BigEndian.Uint64(p[len(binarySignature):head]) != 0:
 			return 0, errBinaryRows // flags and an extension are 0
 		}
 		r.begun = true
 		return head, nil
 	case len(p) < 2:
-		return 0, nil
+		return 0, errBinaryRows
 	}
 	switch int(int16(binary.BigEndian.Uint16(p))) { //nolint:gosec // -1 is the trailer
 	case -1:
@@ -234,7 +220,7 @@ func (r *binaryRows) row(p []byte) (used int, err error) {
 	used = 2
 	for i := range r.fields {
 		if len(p)-used < 4 {
-			return 0, nil
+			return 0, errBinaryRows
 		}
 		length := int(int32(binary.BigEndian.Uint32(p[used:]))) //nolint:gosec // -1 is NULL
 		used += 4
@@ -242,10 +228,8 @@ func (r *binaryRows) row(p []byte) (used int, err error) {
 		case length == -1:
 			r.fields[i] = nil
 			continue
-		case length < 0:
+		case length < 0, len(p)-used < length:
 			return 0, errBinaryRows
-		case len(p)-used < length:
-			return 0, nil
 		}
 		r.fields[i] = p[used : used+length : used+length]
 		used += length
@@ -255,7 +239,7 @@ func (r *binaryRows) row(p []byte) (used int, err error) {
 
 // complete returns an error if the rows did not end as they must.
 func (r *binaryRows) complete() error {
-	if !r.ended || len(r.rest) > 0 {
+	if !r.ended {
 		return errBinaryRows
 	}
 	return nil
