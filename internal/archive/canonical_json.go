@@ -28,7 +28,7 @@ func canonicalJSON(s string) (string, error) {
 	if isCanonicalJSON(s) {
 		return s, nil
 	}
-	b, err := appendCanonicalJSON(nil, s)
+	b, err := appendCanonicalJSON(make([]byte, 0, min(len(s), maxJSON)), s)
 	return string(b), err
 }
 
