@@ -36,7 +36,7 @@ func NewWriter(dst io.Writer, format Format, recipients ...age.Recipient) (*Writ
 		return nil, err
 	}
 	w.out.w = w.age
-	w.zstd, err = zstd.NewWriter(&w.out, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
+	w.zstd, err = zstd.NewWriter(&w.out, zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
 	return w, err
 }
 
