@@ -64,6 +64,10 @@ func (cmd callsCmd) Run(ctx context.Context) (err error) {
 	}
 	spends := []side{cmd.side(sideSpends, "spends", f.address, spend, tokens)}
 	if cmd.Base != "" {
+		// A master that this release has made refuses earlier ones, for the sake of webhooks.
+		if err := execMaster(ctx, f, `UPDATE schema_compatibility SET oldest_binary = 1`); err != nil {
+			return err
+		}
 		base, err := beside(ctx, f.platform, "base", cmd.Base, nil)
 		if err != nil {
 			return err
