@@ -34,7 +34,7 @@ func (db *DB) Migrate(ctx context.Context) (int, error) {
 		if err != nil || len(results) == 0 || results[0].Source.Version != 1 {
 			return results, err
 		}
-		return results, db.settleNew(ctx)
+		return results, db.stateNewMaster(ctx)
 	})
 	if err != nil {
 		return applied, err
@@ -51,7 +51,9 @@ var newMaster = []string{
 	`UPDATE schema_compatibility SET oldest_binary = 44`,
 }
 
-func (db *DB) settleNew(ctx context.Context) error {
+// stateNewMaster writes what newMaster says. A process that is killed before it leaves a master
+// on which earlier releases may run.
+func (db *DB) stateNewMaster(ctx context.Context) error {
 	return db.Tx(ctx, func(tx *Tx) error {
 		for _, statement := range newMaster {
 			if _, err := tx.Exec(ctx, statement); err != nil {

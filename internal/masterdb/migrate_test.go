@@ -82,6 +82,33 @@ func TestSchemaVersionOfAnEmptyDatabase(t *testing.T) {
 	}
 }
 
+// TestRangesNeedANewMaster checks that transactions are published as ranges, which no earlier
+// release reads, on a master that this release has made; never on one that an earlier release
+// may still run on.
+func TestRangesNeedANewMaster(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		for made, want := range map[int64]bool{0: true, 43: false} {
+			t.Run(fmt.Sprintf("%s from %d", engine, made), func(t *testing.T) {
+				t.Parallel()
+				db := masterdbtest.Open(t, emptyURL(t, engine))
+				if made > 0 {
+					testkit.Must(t, db.MigrateTo(t.Context(), made))
+				}
+				_, err := db.Migrate(t.Context())
+				testkit.Must(t, err)
+				schema, err := db.Schema(t.Context())
+				testkit.Must(t, err)
+				var ranges bool
+				testkit.Must(t, db.Get(t.Context(), &ranges, `SELECT ranges FROM event_stream`))
+				if refusesEarlier := schema.OldestBinary > 43; ranges != want || refusesEarlier != want {
+					t.Errorf("ranges %v, oldest release %d", ranges, schema.OldestBinary)
+				}
+			})
+		}
+	}
+}
+
 // TestMigrationKeepsTheLedger checks migration 00007, which recreates the ledger's table on
 // SQLite: every row is unchanged afterwards, and is still protected against changes and
 // duplicates.

@@ -2,8 +2,10 @@ package webhooks_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
@@ -251,4 +254,71 @@ func TestEndpointsAreChecked(t *testing.T) {
 	if _, err := s.Get(t.Context(), other, other.Key.StoreID, list[0].ID); stoa.CodeOf(err) != stoa.StoreNotFound {
 		t.Errorf("of another store: %v", err)
 	}
+}
+
+// TestTransactionsAreSentAgain repeats, resends and replays events that are no rows of their own:
+// transactions of the ledger, published as one range. All times an event has the same content.
+func TestTransactionsAreSentAgain(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		const n = 5
+		p := newPlatform(t, db)
+		account := p.Account
+		account.Ledger = credits.New(db) // which the publisher does not follow
+		s, _ := p.start(t, p.options(t, quick))
+		var calls atomic.Int64
+		server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) {
+			if calls.Add(1) == 1 {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		})
+		e, _ := p.add(t, s, server.URL, string(events.CreditsSpent))
+		begin := db.Now()
+		account.Give(t, credits.Credit)
+		for range n {
+			_, err := account.Spend(t.Context(), credits.SpendRequest{Amount: 1})
+			testkit.Must(t, err)
+		}
+		testkit.Must(t, s.Sweep(t.Context(), webhooks.Sweep{}))
+
+		bodies, times := map[string]string{}, map[string]int{}
+		receive := func(calls int) {
+			for range calls {
+				got := server.next(t)
+				if was := bodies[got.event.ID]; was != "" && was != string(got.body) {
+					t.Errorf("%s was sent as %s and as %s", got.event.ID, was, got.body)
+				}
+				bodies[got.event.ID], times[got.event.ID] = string(got.body), times[got.event.ID]+1
+			}
+		}
+		receive(n + 1) // the first is repeated
+		p.waitForState(t, s, e.ID, webhooks.Succeeded, 0)
+		page, err := s.Deliveries(t.Context(), p.owner(), p.Store, e.ID, webhooks.DeliveryFilter{})
+		testkit.Must(t, err)
+		last := page.Deliveries[0]
+		_, _, shown, err := s.Delivery(t.Context(), p.owner(), p.Store, e.ID, last.ID)
+		testkit.Must(t, err)
+		body, err := shown.JSON()
+		testkit.Must(t, err)
+		if string(body) != bodies[last.EventID.String()] {
+			t.Errorf("the delivery shows %s, and %s was sent", body, bodies[last.EventID.String()])
+		}
+		_, err = s.Resend(t.Context(), p.owner(), p.Store, e.ID, last.ID)
+		testkit.Must(t, err)
+		receive(1)
+		count, err := s.Replay(t.Context(), p.owner(), p.Store, e.ID, webhooks.Range{From: begin})
+		testkit.Must(t, err)
+		if count != n+1 { // and what has given the credits
+			t.Errorf("the range has %d events", count)
+		}
+		receive(n)
+		if len(times) != n {
+			t.Errorf("%d events were sent: %v", len(times), times)
+		}
+		for id, n := range times {
+			if n < 2 {
+				t.Errorf("%s was not replayed", id)
+			}
+		}
+	})
 }
