@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
@@ -80,19 +81,20 @@ func (w *Writer) pad() error {
 	if w.plain < FreeExpansion/4 {
 		return nil
 	}
-	missing := w.plain/(maxExpansion/4) - w.out.n
-	for missing > 0 {
+	for {
+		missing := w.plain/(maxExpansion/4) - w.out.n.Load()
+		if missing <= 0 {
+			return nil
+		}
 		padding := make([]byte, min(missing, w.format.MaxRecord, 1<<20))
 		_, _ = rand.Read(padding) // never fails: see crypto/rand
-		missing -= int64(len(padding))
 		if err := w.write(PaddingRecord, padding); err != nil {
 			return err
 		}
-		if err := w.zstd.Flush(); err != nil {
+		if err := w.zstd.Flush(); err != nil { // so that all of it is counted
 			return err
 		}
 	}
-	return nil
 }
 
 // Close writes the last record and completes the archive. It does not close the writer
@@ -112,20 +114,19 @@ func (w *Writer) Close(kind byte, v any, most int) error {
 	return w.age.Close()
 }
 
-// Abort frees what the writer holds. The archive stays incomplete.
-func (w *Writer) Abort() {
-	w.out.w = io.Discard
-	_ = w.zstd.Close()
-}
+// Abort frees what the writer holds. The archive stays incomplete: nothing is written to it
+// after Abort has returned.
+func (w *Writer) Abort() { w.zstd.Reset(io.Discard) } // waits for the compressor's goroutines
 
-// countingWriter counts the bytes written to w.
+// countingWriter counts the bytes written to w. The compressor writes from a goroutine of
+// its own, while the count is read.
 type countingWriter struct {
 	w io.Writer
-	n int64
+	n atomic.Int64
 }
 
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
-	c.n += int64(n)
+	c.n.Add(int64(n))
 	return n, err
 }
