@@ -2,11 +2,13 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -112,6 +114,30 @@ func (l *loader) makeDeferred(ctx context.Context) error {
 	}
 	return err
 }
+
+// checkReferences checks the references of all rows of an embedded database, which were not
+// checked while they were loaded.
+func (l *loader) checkReferences(ctx context.Context) error {
+	if l.bulk == nil {
+		return nil
+	}
+	for _, t := range l.tables {
+		dangling, err := l.bulk.Dangling(ctx, t.Name)
+		if err != nil {
+			return err
+		}
+		if !dangling {
+			continue
+		}
+		if found := l.findDangling(ctx, errDangling); found != nil {
+			return found
+		}
+		return stoa.Errorf(stoa.ArchiveRefused, "A row of the table %s references one that does not exist. Correct it at the source.", t.Name)
+	}
+	return nil
+}
+
+var errDangling = errors.New("it references a row that does not exist")
 
 // findDangling returns an error that names a row whose reference leads nowhere, or nil if
 // there is none.

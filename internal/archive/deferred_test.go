@@ -132,6 +132,23 @@ func TestDanglingReferenceIsNamed(t *testing.T) {
 	}
 }
 
+// TestDanglingLinkIsNamed loads an archive whose row references one of its own table that is not
+// there.
+func TestDanglingLinkIsNamed(t *testing.T) {
+	t.Parallel()
+	id := newIdentity(t)
+	source := migrated(t, credential.SQLite)
+	fillStore(t, source)
+	exec(t, source, `UPDATE categories SET parent_id = NULL WHERE slug = 'c49'`)
+	file, _, _ := archived(t, source, id, WriteOptions{})
+	file = without(t, file, id, "categories", 50) // the parent of the first one
+	for _, engine := range tenantdbtest.Engines() {
+		target := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
+		err := Load(t.Context(), target, reader(t, file, id), LoadOptions{})
+		wantMessage(t, err, stoa.ArchiveRefused, "categories", "id = 018f2b6c-7d1e-7c3a-9f00-0000000003e8", "refuses")
+	}
+}
+
 // without returns an archive without one row of a table.
 func without(t *testing.T, file []byte, id *age.X25519Identity, table string, row int) []byte {
 	t.Helper()

@@ -13,7 +13,7 @@ func (l *loader) insertBlock(ctx context.Context, t Table, rows [][]any) error {
 	if l.db.ArchiveSQL().CopyIn {
 		return l.db.CopyIn(ctx, t.Name, streamColumns(t.Columns), func(types []uint32) io.Reader { return newCopyReader(t.Columns, types, rows) })
 	}
-	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error { return insertRows(ctx, tx, t, rows) })
+	return l.tx(ctx, func(tx *tenantdb.Tx) error { return insertRows(ctx, tx, t, rows) })
 }
 
 func insertRows(ctx context.Context, tx *tenantdb.Tx, t Table, rows [][]any) error {

@@ -53,14 +53,28 @@ func (l *loader) finish(ctx context.Context) error {
 	if err := l.makeDeferred(ctx); err != nil {
 		return err
 	}
+	if err := l.checkReferences(ctx); err != nil {
+		return err
+	}
 	return l.comparison.finish(ctx)
 }
 
-// stop ends the comparison.
+// stop ends the comparison, and gives back the connection.
 func (l *loader) stop() {
 	if l.comparison != nil {
 		l.comparison.stop()
 	}
+	if l.bulk != nil {
+		l.bulk.Close()
+	}
+}
+
+// tx runs a transaction that changes rows.
+func (l *loader) tx(ctx context.Context, fn func(*tenantdb.Tx) error) error {
+	if l.bulk != nil {
+		return l.bulk.Tx(ctx, fn)
+	}
+	return l.db.Tx(ctx, fn)
 }
 
 // parts loads all parts of the archive. The next one is read and checked while the database
@@ -109,7 +123,8 @@ type loader struct {
 	opts   LoadOptions
 	tables []Table
 
-	comparison *comparison // of the tables that are loaded; nil before the first
+	comparison *comparison    // of the tables that are loaded; nil before the first
+	bulk       *tenantdb.Bulk // nil on a server
 }
 
 // prepare checks the archive against the schema, and creates the tables.
@@ -145,6 +160,9 @@ func (l *loader) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := l.dropDeferred(ctx); err != nil {
+		return err
+	}
+	if l.bulk, err = l.db.Bulk(ctx); err != nil {
 		return err
 	}
 	l.comparison = newComparison(ctx, l.db, l.tables)
@@ -234,7 +252,7 @@ func (l *loader) writeRows(ctx context.Context, t Table, rows [][]any) error {
 	if err == nil || !isOfRow(err) || ctx.Err() != nil {
 		return err
 	}
-	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
+	return l.tx(ctx, func(tx *tenantdb.Tx) error {
 		for _, row := range rows {
 			if _, err := tx.Exec(ctx, insertSQL(t, 1), row...); err != nil {
 				return l.rowRefused(ctx, t, row, err)
@@ -311,7 +329,7 @@ func (l *loader) writeLinks(ctx context.Context, t Table, links [][]any) error {
 		}
 	}
 	query := "UPDATE " + t.Name + " SET " + strings.Join(sets, ", ") + " WHERE " + strings.Join(wheres, " AND ")
-	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
+	return l.tx(ctx, func(tx *tenantdb.Tx) error {
 		for _, link := range links {
 			n, err := tx.Exec(ctx, query, slices.Concat(link[len(t.Key):], link[:len(t.Key)])...)
 			if err == nil && n != 1 {

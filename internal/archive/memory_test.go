@@ -103,6 +103,7 @@ func TestMemoryDoesNotGrowWithTheStore(t *testing.T) { //nolint:paralleltest // 
 			defer r.Close()
 			target := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
 			l := loader{db: target, head: r.Head}
+			defer l.stop()
 			testkit.Must(t, l.prepare(t.Context()))
 			testkit.Must(t, l.parts(t.Context(), r))
 			testkit.Must(t, l.finish(t.Context()))
