@@ -114,12 +114,12 @@ func (c *comparison) count(state tableState) (n int) {
 func (c *comparison) read(ctx context.Context, loaded int) error {
 	return c.db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
 		for {
-			i, ok := c.take(loaded)
+			i, want, ok := c.take(loaded)
 			if !ok {
 				return nil
 			}
 			state := unread
-			sum, err := source{s, c.db.Engine}.sum(ctx, c.tables[i])
+			sum, err := source{s, c.db.Engine}.sum(ctx, c.tables[i], want)
 			if err == nil {
 				state = compared
 			}
@@ -134,8 +134,8 @@ func (c *comparison) read(ctx context.Context, loaded int) error {
 }
 
 // take returns the largest table among the first ones that nobody reads yet, so that two
-// readers end at about the same time.
-func (c *comparison) take(loaded int) (index int, ok bool) {
+// readers end at about the same time, and what was loaded into it.
+func (c *comparison) take(loaded int) (index int, want Summary, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range loaded {
@@ -144,9 +144,9 @@ func (c *comparison) take(loaded int) (index int, ok bool) {
 		}
 	}
 	if ok {
-		c.states[index] = reading
+		c.states[index], want = reading, c.want[index]
 	}
-	return index, ok
+	return index, want, ok
 }
 
 // finish reads the tables that are left, and compares all.
@@ -193,21 +193,35 @@ func (c *comparison) verdict() error {
 		case g.Rows != w.Rows:
 			return stoa.Errorf(stoa.ArchiveRefused, "The table %s has %d rows in the database and %d in the archive. Nothing else may write to the database meanwhile.", g.Table, g.Rows, w.Rows)
 		case g != w:
-			return stoa.Errorf(stoa.ArchiveRefused, "A row of the table %s is not the same in the database as in the archive: this database cannot store one of its values exactly, "+
-				"such as a number of many digits in JSON. Use another engine, or correct the value at its source.", g.Table)
+			return errInexact(g.Table)
 		}
 	}
 	return nil
 }
 
-// sum returns the summary of a table.
-func (s source) sum(ctx context.Context, t Table) (Summary, error) {
+func errInexact(table string) error {
+	return stoa.Errorf(stoa.ArchiveRefused, "A row of the table %s is not the same in the database as in the archive: this database cannot store one of its values exactly, "+
+		"such as a number of many digits in JSON. Use another engine, or correct the value at its source.", table)
+}
+
+// sum returns the summary of a table. It ends at the first row too many, or the first byte: a
+// server may send rows without an end.
+func (s source) sum(ctx context.Context, t Table, want Summary) (Summary, error) {
 	var count container.Tally
+	var excess error
 	err := s.rows(ctx, t, func(row []byte) error {
-		count.Add(row)
-		return nil
+		switch count.Add(row); {
+		case count.Rows() > want.Rows:
+			excess = stoa.Errorf(stoa.ArchiveRefused, "The table %s has more than %d rows in the database, which is their number in the archive. Nothing else may write to the database meanwhile.", t.Name, want.Rows)
+		case count.Bytes() > want.Bytes:
+			excess = errInexact(t.Name)
+		}
+		return excess
 	})
-	if err != nil {
+	switch {
+	case excess != nil:
+		return Summary{}, excess
+	case err != nil:
 		return Summary{}, readFault(ctx, t, err)
 	}
 	return count.Summary(t.Name), nil

@@ -66,7 +66,7 @@ func TestComparisonReadsWhatWasLoaded(t *testing.T) {
 	t.Parallel()
 	c := comparison{states: make([]tableState, 3), want: []Summary{{Bytes: 1}, {Bytes: 5}, {Bytes: 9}}}
 	for _, want := range []int{1, 0, -1} {
-		index, ok := c.take(2)
+		index, _, ok := c.take(2)
 		if !ok {
 			index = -1
 		}

@@ -183,10 +183,15 @@ const keysAtOnce = 500
 // ByKey calls fn with each of the rows that has one of the keys.
 func (r Rows) ByKey(ctx context.Context, t Table, keys []Key, fn func(Row) error) error {
 	for len(keys) > 0 {
-		n := min(keysAtOnce, len(keys))
+		n, rows := min(keysAtOnce, len(keys)), 0
 		where, args, err := WhereKey(t, keys[:n])
 		if err == nil {
-			err = r.rowsWhere(ctx, t, where, args, rowsTo(t, fn))
+			err = r.rowsWhere(ctx, t, where, args, rowsTo(t, func(row Row) error {
+				if rows++; rows > n { // a server may send rows without an end
+					return &databaseError{fmt.Errorf("the server returns more than %d rows for as many keys", n)}
+				}
+				return fn(row)
+			}))
 		}
 		if err != nil {
 			return readFault(ctx, t, err)

@@ -1,6 +1,8 @@
 package moves
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -137,7 +139,7 @@ func TestLockedTable(t *testing.T) {
 				t.Error("the triggers were created while a transaction without them was open")
 			}
 			testkit.Must(t, tr.fence(t.Context(), func(time.Duration, error) {}))
-			sums, err := tr.to.sums(t.Context(), tr.tables, nil)
+			sums, err := tr.to.sums(t.Context(), tr.tables, nil, nil)
 			testkit.Must(t, err)
 			testkit.Must(t, tr.equals(t.Context(), mustSums(t, tr.from, tr.tables), nil))
 			if stores := sums["stores"]; stores.Summary("").Rows != 1 {
@@ -149,7 +151,30 @@ func TestLockedTable(t *testing.T) {
 
 func mustSums(t *testing.T, s side, tables []archive.Table) map[string]archive.Sums {
 	t.Helper()
-	sums, err := s.sums(t.Context(), tables, nil)
+	sums, err := s.sums(t.Context(), tables, nil, nil)
 	testkit.Must(t, err)
 	return sums
+}
+
+// TestEndlessTarget compares a store with a target that sends rows without an end: those that
+// the store does not have, and those of a key that is not compared.
+func TestEndlessTarget(t *testing.T) {
+	t.Parallel()
+	for _, engine := range engines()[1:] {
+		for _, ownKeys := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, own keys: %v", engine, ownKeys), func(t *testing.T) {
+				t.Parallel()
+				tr := newTrial(t, credential.SQLite, engine)
+				tr.begin(t)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				tenantdbtest.EndlessSettings(t, tr.to.DB, ownKeys)
+				except := map[string]map[archive.Key]bool{"settings": {`["k"]`: true}}
+				err := tr.equals(ctx, mustSums(t, tr.from, tr.tables), except)
+				if stoa.CodeOf(err) != stoa.MoveRefused || !strings.Contains(err.Error(), "settings") {
+					t.Errorf("the error is %v", err)
+				}
+			})
+		}
+	}
 }

@@ -74,6 +74,12 @@ func (t *Tally) Summary(table string) Summary {
 	return Summary{Table: table, Rows: t.rows, Bytes: t.bytes, Checksum: t.sum.String()}
 }
 
+// Rows returns the number of rows.
+func (t *Tally) Rows() int64 { return t.rows }
+
+// Bytes returns the number of bytes of the encoded rows.
+func (t *Tally) Bytes() int64 { return t.bytes }
+
 // AddSummary adds the rows of a summary.
 func (t *Tally) AddSummary(s Summary) error {
 	sum, err := hex.DecodeString(s.Checksum)
