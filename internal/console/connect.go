@@ -272,6 +272,15 @@ func engineWords(kind credential.Kind, engine credential.EngineName) string {
 	return engine.Products()
 }
 
+// typeOptions are the kinds of an owner's own database.
+var typeOptions = func() []ui.Option {
+	options := []ui.Option{{Value: "", Label: "As the connection string says"}}
+	for _, engine := range credential.Servers {
+		options = append(options, ui.Option{Value: string(engine), Label: engine.Products()})
+	}
+	return append(options, ui.Option{Value: string(credential.KindSupabase), Label: "Supabase"})
+}()
+
 // doConnect starts the run that gives the store its database.
 func (c *Console) doConnect(w http.ResponseWriter, r *Request) error {
 	store, err := c.unconnectedStore(w, r)

@@ -366,7 +366,7 @@ func connectionFields(form ui.Form) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Select(form, ui.Field{Name: "type", Label: "Type"}, []ui.Option{{Value: "", Label: "As the connection string says"}, {Value: "postgresql", Label: "PostgreSQL"}, {Value: "mysql", Label: "MySQL or MariaDB"}, {Value: "supabase", Label: "Supabase"}}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Select(form, ui.Field{Name: "type", Label: "Type"}, typeOptions).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -18,7 +18,7 @@ type credentialsView struct {
 	Port                      int
 	Password                  string
 	TLS, CACertificate        string
-	Snippets                  []snippet
+	Snippets                  []credential.Snippet
 }
 
 // credentials shows the connection string of a managed database. Each view is in the
@@ -43,7 +43,7 @@ func (c *Console) credentials(w http.ResponseWriter, r *Request) error {
 func newCredentialsView(store stores.Store, access credential.Access, d credential.Credentials) credentialsView {
 	v := credentialsView{
 		Store: store, Access: access, URL: d.ConnectionString().Reveal(), Host: d.Host, Port: d.Port, Database: d.Database,
-		User: d.User, Password: d.Password.Reveal(), CACertificate: d.CACertificate, Snippets: snippets[d.Engine](d),
+		User: d.User, Password: d.Password.Reveal(), CACertificate: d.CACertificate, Snippets: d.Snippets(),
 	}
 	switch {
 	case d.TLS == credential.TLSDisable:

@@ -191,8 +191,7 @@ func inOrder(todo []Store) []Store {
 // serversFirst lists all engines, the embedded ones last.
 func serversFirst() []credential.EngineName {
 	onServer := func(e credential.EngineName) bool { return !e.Embedded() }
-	servers := slices.DeleteFunc(slices.Clone(credential.Engines), credential.EngineName.Embedded)
-	return append(servers, slices.DeleteFunc(slices.Clone(credential.Engines), onServer)...)
+	return slices.Concat(credential.Servers, slices.DeleteFunc(slices.Clone(credential.Engines), onServer))
 }
 
 // stopAfterCanary stops the run if a canary failed.

@@ -139,7 +139,7 @@ func (s *Service) decodeDatabase(r *row, rec *record) {
 		}
 		return
 	}
-	if kinds := []string{string(credential.KindPostgreSQL), string(credential.KindMySQL), string(credential.KindSupabase)}; engine != "" && !slices.Contains(kinds, engine) {
+	if kinds := credential.OwnKinds(); engine != "" && !slices.Contains(kinds, engine) {
 		r.fault(engineColumn, "must be %s, or empty: the connection string usually says it", strings.Join(kinds, ", "))
 		return
 	}

@@ -113,7 +113,7 @@ func (r *pasteReader) sql() EngineName {
 // read recognises the form of text and parses it.
 func (r *pasteReader) read(text string) {
 	switch {
-	case factsOf[r.sql()].port == 0:
+	case r.sql().facts().port == 0:
 		r.faults.Add("type", "takes no connection string")
 		return
 	case len(text) > maxConnectionString:
@@ -152,28 +152,13 @@ func (r *pasteReader) readForm(text string) {
 }
 
 func (r *pasteReader) notRecognised() {
-	r.fault("must begin with %s", factsOf[r.sql()].prefixes)
+	r.fault("must begin with %s", r.sql().facts().prefixes)
 }
 
 // mustEncode adds the fault of a URL whose parts cannot be distinguished.
 func (r *pasteReader) mustEncode() {
 	r.fault("must have the form %s://user:password@host:port/database; write special characters in the password percent-encoded: "+
-		"%%40 for @, %%3A for :, %%2F for /, %%3F for ?, %%23 for #, %%25 for %%", factsOf[r.sql()].scheme)
-}
-
-// EngineOfScheme returns the engine that a URL's scheme names, or "". A driver
-// may be named after a plus sign, as in "postgresql+asyncpg".
-func EngineOfScheme(scheme string) EngineName {
-	base, driver, _ := strings.Cut(strings.ToLower(scheme), "+")
-	switch base {
-	case "postgres", "postgresql", "pgsql", "pg", "postgis":
-		return PostgreSQL
-	case "mysql", "mysql2", "mariadb", "mysqli", "trilogy":
-		if driver != "srv" { // srv names a DNS record, not a host
-			return MySQL
-		}
-	}
-	return ""
+		"%%40 for @, %%3A for :, %%2F for /, %%3F for ?, %%23 for #, %%25 for %%", r.sql().facts().scheme())
 }
 
 // checkScheme reports whether the scheme matches the type that was chosen.
@@ -184,9 +169,9 @@ func (r *pasteReader) checkScheme(scheme string) bool {
 		return true
 	case engine != "":
 		r.fault("is of %s, and the type %q was chosen; choose the type %q for it, or paste a string that begins with %s",
-			engine.Products(), string(r.engine), string(engine), factsOf[r.sql()].prefixes)
+			engine.Products(), string(r.engine), string(engine), r.sql().facts().prefixes)
 	case strings.EqualFold(scheme, "https"), strings.EqualFold(scheme, "http"):
-		r.fault("is the address of a web page or an API; the connection string of the database must begin with %s", factsOf[r.sql()].prefixes)
+		r.fault("is the address of a web page or an API; the connection string of the database must begin with %s", r.sql().facts().prefixes)
 	default:
 		r.notRecognised()
 	}

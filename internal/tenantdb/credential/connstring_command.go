@@ -25,12 +25,12 @@ func (r *pasteReader) readCommand(text string) {
 		return
 	}
 	program := strings.TrimSuffix(path.Base(words[0]), ".exe")
-	engine, known := programs[program]
-	if !known {
+	engine := engineOfProgram(program)
+	if engine == "" {
 		r.notRecognised()
 		return
 	}
-	if !r.checkScheme(factsOf[engine].scheme) {
+	if !r.checkScheme(engine.facts().scheme()) {
 		return
 	}
 	r.readOptions(engine, words[1:])
@@ -42,30 +42,9 @@ func (r *pasteReader) readCommand(text string) {
 	}
 }
 
-// programs maps the programs whose command lines are parsed to the engines that
-// they connect to.
-var programs = map[string]EngineName{"psql": PostgreSQL, "pgcli": PostgreSQL, "mysql": MySQL, "mysqlsh": MySQL, "mariadb": MySQL, "mycli": MySQL}
-
 func isVariable(word string) bool {
 	name, _, ok := strings.Cut(word, "=")
 	return ok && name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
-}
-
-// shortOptions lists the short options that take a value, by engine. The value
-// of MySQL's -p follows it without a space.
-var shortOptions = map[EngineName]map[byte]string{
-	PostgreSQL: {'h': "host", 'p': "port", 'U': "user", 'd': "dbname"},
-	MySQL:      {'h': "host", 'P': "port", 'u': "user", 'D': "database", 'p': "password"},
-}
-
-// flags lists the short options without a value that have no effect here.
-var flags = map[EngineName]string{PostgreSQL: "WwXqAtn1aeEbx", MySQL: "ACbBEGfqstvw"}
-
-// longNames maps the long options whose names differ from the names of
-// settings.
-var longNames = map[EngineName]map[string]string{
-	PostgreSQL: {"username": "user"},
-	MySQL:      {"schema": "database", "uri": "dbname"},
 }
 
 // withoutValue lists the long options that take no value and have no effect
@@ -118,7 +97,7 @@ func (r *pasteReader) readLong(engine EngineName, option, next string) (used boo
 	if !has {
 		value, used = next, true
 	}
-	if other := longNames[engine][name]; other != "" {
+	if other := engine.facts().command.long[name]; other != "" {
 		name = other
 	}
 	r.readOption(name, value)
@@ -126,9 +105,10 @@ func (r *pasteReader) readLong(engine EngineName, option, next string) (used boo
 }
 
 func (r *pasteReader) readShort(engine EngineName, letter byte, attached, next string) (used bool) {
-	name := shortOptions[engine][letter]
+	command := engine.facts().command
+	name := command.short[letter]
 	switch {
-	case name == "" && strings.Trim(string(letter)+attached, flags[engine]) == "":
+	case name == "" && strings.Trim(string(letter)+attached, command.flags) == "":
 		return false
 	case name == "" && letter == 'S' && engine == MySQL:
 		r.set("socket", "")
@@ -162,10 +142,7 @@ func isConnectionString(s string) bool {
 // readPositional processes the arguments that are not options. psql's are a
 // database and a user, mysql's is a database, and mysqlsh's may be user@host.
 func (r *pasteReader) readPositional(engine EngineName, words []string) {
-	names := []string{"dbname", "user"}
-	if engine == MySQL {
-		names = names[:1]
-	}
+	names := engine.facts().command.positional
 	for i, word := range words {
 		switch {
 		case i >= len(names):

@@ -1,18 +1,10 @@
 package credential
 
 import (
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/stoahq/stoa/internal/keyring"
-)
-
-var (
-	postgresCommand = regexp.MustCompile(`(?:^|[\s/])(?:psql|pgcli)(?:\.exe)?\s`)
-	// Words that only settings of one engine have.
-	postgresWords = regexp.MustCompile(`(?i)\b(?:PG(?:HOST|USER|PASSWORD|DATABASE|PORT)|POSTGRES(?:QL)?_\w+|sslmode|dbname|5432|6432|6543|DB_CONNECTION\s*[=:]\s*["']?(?:pgsql|postgres\w*))\b`)
-	mysqlWords    = regexp.MustCompile(`(?i)\b(?:MYSQL_\w+|MARIADB_\w+|uid|3306|DB_CONNECTION\s*[=:]\s*["']?(?:mysql|mariadb))\b`)
 )
 
 // DetectEngine returns the engine that a pasted connection string is for, or "" when
@@ -51,29 +43,27 @@ func engineOfText(text, whole string) EngineName {
 	if scheme := schemePattern.FindString(text); scheme != "" {
 		return EngineOfScheme(scheme[:len(scheme)-3])
 	}
-	switch {
-	case commandPattern.MatchString(text):
-		if postgresCommand.MatchString(text) {
-			return PostgreSQL
-		}
-		return MySQL
-	case goDSNPattern.MatchString(text):
+	if command := commandPattern.FindStringSubmatch(text); command != nil {
+		return engineOfProgram(command[1])
+	}
+	if goDSNPattern.MatchString(text) {
 		return MySQL
 	}
-	postgres, mysql := postgresWords.MatchString(whole), mysqlWords.MatchString(whole)
-	switch {
-	case postgres && !mysql:
-		return PostgreSQL
-	case mysql && !postgres:
-		return MySQL
-	}
-	return ""
+	return onlyOne(func(engine EngineName) bool { return engine.facts().words.MatchString(whole) })
 }
 
 // onlyReader returns the only engine whose rules accept the text, or "".
-func onlyReader(raw keyring.Secret) (found EngineName) {
-	for _, engine := range []EngineName{PostgreSQL, MySQL} {
-		if _, err := ParseConnectionString(engine, raw); err != nil {
+func onlyReader(raw keyring.Secret) EngineName {
+	return onlyOne(func(engine EngineName) bool {
+		_, err := ParseConnectionString(engine, raw)
+		return err == nil
+	})
+}
+
+// onlyOne returns the only engine with servers that accepts something, or "".
+func onlyOne(accepts func(EngineName) bool) (found EngineName) {
+	for _, engine := range Servers {
+		if !accepts(engine) {
 			continue
 		}
 		if found != "" {

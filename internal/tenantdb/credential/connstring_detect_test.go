@@ -34,6 +34,7 @@ func TestDetectEngine(t *testing.T) {
 		"mysql://avnadmin:" + secret + "@shop-project.a.aivencloud.com:12345/defaultdb?ssl-mode=REQUIRED":                             MySQL,
 		"mysql --host=shop.example.com --user=u --password=" + secret + " shop":                                                       MySQL,
 		"mysql -u u -p" + secret + " -h shop.example.com -P 3306 -D shop":                                                             MySQL,
+		"mysql -u psql -p" + secret + " -h shop.example.com shop":                                                                     MySQL, // the name of the user
 		"mariadb -u u -p" + secret + " -h shop.example.com shop":                                                                      MySQL,
 		"jdbc:mysql://shop.example.com:3306/shop?user=u&password=" + secret:                                                           MySQL,
 		"jdbc:mariadb://shop.example.com/shop?user=u&password=" + secret:                                                              MySQL,

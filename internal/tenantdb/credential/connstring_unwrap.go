@@ -8,7 +8,7 @@ import (
 
 var (
 	schemePattern  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
-	commandPattern = regexp.MustCompile(`^(?:(?:export\s+)?[A-Z][A-Z0-9_]*=(?:'[^']*'|"[^"]*"|[^\s'"])*\s*(?:;|&&)?\s+)*(?:\S*/)?(?:psql|pgcli|mysql|mysqlsh|mariadb|mycli)(?:\.exe)?\s`)
+	commandPattern = regexp.MustCompile(`^(?:(?:export\s+)?[A-Z][A-Z0-9_]*=(?:'[^']*'|"[^"]*"|[^\s'"])*\s*(?:;|&&)?\s+)*(?:\S*/)?(` + programPattern() + `)(?:\.exe)?\s`)
 	goDSNPattern   = regexp.MustCompile(`^[^\s=]*@tcp\([^()]*\)/`)
 
 	// assignment matches a variable or a label before a connection string:
@@ -16,7 +16,7 @@ var (
 	assignment = regexp.MustCompile(`^(?i:export\s+|set\s+|env\s+|const\s+|let\s+|var\s+|\$env:)?(?:"[A-Za-z_][\w. -]{0,60}"|'[A-Za-z_][\w. -]{0,60}'|[A-Za-z_][\w. -]{0,60})\s*(?::=|[=:])\s*`)
 	// beginning matches the beginning of a connection string, with or without
 	// quotes.
-	beginning = regexp.MustCompile("^[\\s\"'`“”‘’<]*(?:(?i:jdbc:)|[A-Za-z][A-Za-z0-9+.-]*://|(?:psql|pgcli|mysql|mysqlsh|mariadb|mycli)\\s|[^\\s=:]+:\\S*@tcp\\(|(?i:host|user|server|data source|dbname|driver)\\s*=)")
+	beginning = regexp.MustCompile("^[\\s\"'`“”‘’<]*(?:(?i:jdbc:)|[A-Za-z][A-Za-z0-9+.-]*://|" + programPattern() + "\\s|[^\\s=:]+:\\S*@tcp\\(|(?i:host|user|server|data source|dbname|driver)\\s*=)")
 )
 
 // maxWrappers limits how deeply a connection string may be wrapped, and so the

@@ -158,7 +158,7 @@ func (r *pasteReader) readJDBC(rest string) {
 	}
 	scheme, location, ok := strings.Cut(rest, "://")
 	if !ok {
-		r.fault("must have the form jdbc:%s://host:port/database?user=…&password=…", factsOf[r.sql()].scheme)
+		r.fault("must have the form jdbc:%s://host:port/database?user=…&password=…", r.sql().facts().scheme())
 		return
 	}
 	if scheme, way, several := strings.Cut(scheme, ":"); several && EngineOfScheme(scheme) != "" {

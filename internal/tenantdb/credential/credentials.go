@@ -19,13 +19,22 @@ import (
 type Kind string
 
 // These constants are the kinds of databases. Stoa creates managed databases;
-// the others belong to the merchant.
+// the others belong to the merchant: those of OwnKinds.
 const (
 	Managed        Kind = "managed"
 	KindPostgreSQL Kind = "postgresql"
 	KindMySQL      Kind = "mysql"
 	KindSupabase   Kind = "supabase"
 )
+
+// OwnKinds lists the kinds of merchants' databases: of each engine with servers, by its
+// name, and of Supabase.
+func OwnKinds() (kinds []string) {
+	for _, engine := range Servers {
+		kinds = append(kinds, string(engine))
+	}
+	return append(kinds, string(KindSupabase))
+}
 
 // TLSMode is the protection of the connection to a database server.
 type TLSMode string
@@ -116,16 +125,18 @@ func (c *Credentials) Validate() error { return c.ValidateUnder(SupabaseRules{})
 // ValidateUnder is Validate with the rules of another Supabase.
 func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 	if c.Port == 0 {
-		c.Port = factsOf[c.Engine].port
+		c.Port = c.Engine.facts().port
 	}
 	if c.TLS == "" {
 		c.TLS = TLSVerify
 	}
 	var faults stoa.Invalid
-	if factsOf[c.Engine].port == 0 {
+	if c.Engine.facts().port == 0 {
 		// Only Stoa may name an embedded database, because it could be another
 		// store's.
-		faults.Add("type", "must be %q, %q or %q", KindPostgreSQL, KindMySQL, KindSupabase)
+		own := OwnKinds()
+		last := len(own) - 1
+		faults.Add("type", `must be "%s" or %q`, strings.Join(own[:last], `", "`), own[last])
 	}
 	c.checkHost(&faults)
 	if c.Port < 1 || c.Port > 65535 {
@@ -147,7 +158,7 @@ func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 		c.Kind = KindSupabase // pasted as PostgreSQL, and subject to the same rules
 	}
 	c.checkSchema(&faults)
-	if c.Adopt && c.Kind != KindPostgreSQL && c.Kind != KindMySQL {
+	if c.Adopt && !slices.Contains(Servers, EngineName(c.Kind)) {
 		faults.Add("adopt", "is for a PostgreSQL, MySQL or MariaDB database of your own; leave it out")
 	}
 	if c.Kind == KindSupabase {

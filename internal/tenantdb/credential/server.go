@@ -25,13 +25,13 @@ type Server struct {
 // sslmode as in a merchant's connection string; ca is PEM or empty. Its error
 // never contains the URL.
 func ParseServer(raw keyring.Secret, ca string) (*Server, error) {
-	engine, database := PostgreSQL, "postgres"
+	engine := PostgreSQL
 	u, err := url.Parse(strings.TrimSpace(raw.Reveal()))
-	if err == nil && EngineOfScheme(u.Scheme) == MySQL {
-		engine, database = MySQL, "information_schema" // every user may connect to it
+	if err == nil && EngineOfScheme(u.Scheme) != "" {
+		engine = EngineOfScheme(u.Scheme)
 	}
 	if err == nil && strings.Trim(u.Path, "/") == "" {
-		u.Path = "/" + database
+		u.Path = "/" + engine.facts().admin
 		raw = keyring.NewSecret(u.String())
 	}
 	pasted, err := ParsePasted(engine, raw, ca, SupabaseRules{})
