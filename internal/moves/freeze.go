@@ -148,7 +148,7 @@ func (p *pair) freeze(ctx context.Context) (took time.Duration, err error) {
 	defer cancel()
 	err = p.from.Tx(ctx, func(tx *tenantdb.Tx) error {
 		begun = time.Now()
-		for _, statement := range []string{recorders[p.from.Engine].limitLock(), recorders[p.from.Engine].freeze()} {
+		for _, statement := range []string{p.from.Recorder().LimitLock(), p.from.Recorder().Freeze()} {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return err
 			}

@@ -13,6 +13,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
+const (
+	controlTable = tenantdb.MoveControlTable
+	journalTable = tenantdb.MoveJournalTable
+)
+
 // role is what a database was when the move began.
 type role string
 
@@ -50,7 +55,7 @@ func (s side) begin(ctx context.Context, move stoa.MoveID, tables []archive.Tabl
 			return err
 		}
 	}
-	for _, ddl := range recorders[s.Engine].state() {
+	for _, ddl := range s.Recorder().State() {
 		if _, err := s.Exec(ctx, ddl); err != nil {
 			return err
 		}
@@ -90,7 +95,7 @@ func (s side) tables(ctx context.Context) (map[string]bool, error) {
 
 // probe creates a trigger on the control table and drops it.
 func (s side) probe(ctx context.Context) error {
-	create, drop := recorders[s.Engine].probe("stoa_move_probe")
+	create, drop := s.Recorder().Probe("stoa_move_probe")
 	if create == nil {
 		return nil
 	}
@@ -130,7 +135,7 @@ const (
 func (s side) ddl(ctx context.Context, statements []string) error {
 	for try := 1; ; try++ {
 		err := s.Tx(ctx, func(tx *tenantdb.Tx) error {
-			for _, statement := range append([]string{recorders[s.Engine].limitLock()}, statements...) {
+			for _, statement := range append([]string{s.Recorder().LimitLock()}, statements...) {
 				if _, err := tx.Exec(ctx, statement); err != nil {
 					return err
 				}
@@ -149,18 +154,31 @@ func (s side) ddl(ctx context.Context, statements []string) error {
 // record creates the triggers that record changes and refuse them while the database is
 // fenced. When it returns, every transaction that began without them has ended.
 func (s side) record(ctx context.Context, tables []archive.Table) error {
+	var all []tenantdb.Table
+	for _, t := range tables {
+		all = append(all, schemaOf(t))
+	}
 	for _, t := range tables {
 		// MySQL keeps what a failed attempt has made: the next one drops it.
-		statements := append(recorders[s.Engine].dropTriggers(t), recorders[s.Engine].createTriggers(t, tables)...)
+		statements := append(s.Recorder().DropTriggers(schemaOf(t)), s.Recorder().CreateTriggers(schemaOf(t), all)...)
 		err := s.ddl(ctx, statements)
-		if refusesTime(err) {
-			err = s.ddl(ctx, undated(statements))
+		if other := s.Recorder().Alternative(statements, err); other != nil {
+			err = s.ddl(ctx, other)
 		}
 		if err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, triggersRefused(err))
 		}
 	}
 	return nil
+}
+
+// schemaOf returns what triggers have to know of a table.
+func schemaOf(t archive.Table) tenantdb.Table {
+	out := tenantdb.Table{Name: t.Name, Key: t.Key}
+	for _, c := range t.Columns {
+		out.Columns = append(out.Columns, tenantdb.Column{Name: c.Name, References: c.References})
+	}
+	return out
 }
 
 // unrecord drops the triggers of record, of those tables that exist.
@@ -173,7 +191,7 @@ func (s side) unrecord(ctx context.Context, tables []archive.Table) error {
 		if !there[t.Name] {
 			continue // its triggers went with it
 		}
-		if err := s.ddl(ctx, recorders[s.Engine].dropTriggers(t)); err != nil {
+		if err := s.ddl(ctx, s.Recorder().DropTriggers(schemaOf(t))); err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, err)
 		}
 	}
@@ -186,7 +204,7 @@ func (s side) end(ctx context.Context, tables []archive.Table) error {
 		return err
 	}
 	for _, t := range tables {
-		functions := recorders[s.Engine].dropFunctions(t)
+		functions := s.Recorder().DropFunctions(schemaOf(t))
 		if functions == nil {
 			break
 		}
@@ -203,7 +221,7 @@ func (s side) shape(ctx context.Context) (string, error) {
 	var parts []struct {
 		Part string `max:"20000"`
 	}
-	err := s.Select(ctx, &parts, recorders[s.Engine].shape())
+	err := s.Select(ctx, &parts, s.Recorder().Shape())
 	return fmt.Sprint(parts), err
 }
 

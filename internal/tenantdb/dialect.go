@@ -43,6 +43,8 @@ type dialect struct {
 	parts string
 	// archive is the SQL of archives.
 	archive ArchiveSQL
+	// recorder is the SQL of moves.
+	recorder Recorder
 }
 
 // builtin returns the built-in migrations.

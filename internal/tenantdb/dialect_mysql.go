@@ -44,4 +44,5 @@ var mysqlDialect = dialect{
 		Upsert:   `ON DUPLICATE KEY UPDATE`,
 		Proposed: `VALUES(%s)`,
 	},
+	recorder: mysqlRecorder{},
 }

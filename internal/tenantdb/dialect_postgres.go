@@ -44,4 +44,5 @@ var postgresDialect = dialect{
 		Proposed:   `excluded.%s`,
 		CopyIn:     true,
 	},
+	recorder: postgresRecorder{},
 }

@@ -31,4 +31,5 @@ var sqliteDialect = dialect{
 		Upsert:     `ON CONFLICT (%s) DO UPDATE SET`,
 		Proposed:   `excluded.%s`,
 	},
+	recorder: sqliteRecorder{},
 }

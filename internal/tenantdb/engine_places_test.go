@@ -10,15 +10,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // registries are the files with a line for each engine, and the words by which ARCHITECTURE.md
-// names them under "How to add an engine". A test beside each fails if an engine has no line.
+// names them under "How to add an engine". A test beside each fails if an engine has no line:
+// TestEveryEngineHasFacts, TestEveryEngineIsComplete and TestEveryServerIsAHost.
 var registries = map[string]string{
 	"tenantdb/engine.go":             "`registered`",
 	"tenantdb/managed/managed.go":    "`hosts`",
-	"moves/recorder.go":              "`recorders`",
 	"tenantdb/credential/engines.go": "`engines`",
 }
 
@@ -73,17 +74,41 @@ func TestEnginesAreKnownInFewPlaces(t *testing.T) {
 	}
 }
 
-// TestArchitectureSaysWhatAnEngineNeeds compares the list of the document with the files of an
-// engine and the lines of the registries.
+// ownFiles are the files of an engine as ARCHITECTURE.md names them, and their folders.
+// Embedded engines have none of managed.
+var ownFiles = map[string][]string{
+	"`NAME.go`":             {".", "credential"},
+	"`managed/NAME.go`":     {"."},
+	"`dialect_NAME.go`":     {"."},
+	"`recorder_NAME.go`":    {"."},
+	"`migrations/NAME`":     {"."},
+	"`structure/NAME.json`": {"."},
+}
+
+// TestArchitectureSaysWhatAnEngineNeeds compares the list of the document with the files that
+// every engine has and the lines of the registries.
 func TestArchitectureSaysWhatAnEngineNeeds(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../ARCHITECTURE.md")
 	testkit.Must(t, err)
 	_, list, _ := strings.Cut(string(text), "**an engine**:\n")
 	list, _, _ = strings.Cut(list, "\n\n")
-	words := map[string]bool{ // an engine's own files, and where they are
-		"`Engine`": true, "`NAME.go`": true, "`dialect_NAME.go`": true, "`migrations/NAME`": true, "`structure/NAME.json`": true,
-		"`tenantdb`": true, "`tenantdb/managed`": true, "`moves`": true, "`recorder_NAME.go`": true, "`tenantdb/credential`": true,
+	words := map[string]bool{ // and where they are, or what tests find
+		"`Engine`": true, "`tenantdb`": true, "`tenantdb/credential`": true, "`httpapi`": true, "`CHECK`": true,
+	}
+	for word, folders := range ownFiles {
+		words[word] = true
+		for name, embedded := range tenantdb.DialectNames() {
+			for _, folder := range folders {
+				if embedded && strings.Contains(word, "managed") {
+					continue
+				}
+				file := filepath.Join(folder, strings.ReplaceAll(strings.Trim(word, "`"), "NAME", name))
+				if _, err := os.Stat(file); err != nil {
+					t.Errorf("%s has no file of its own: %v", name, err)
+				}
+			}
+		}
 	}
 	for _, word := range registries {
 		words[word] = true

@@ -94,6 +94,7 @@ func TestToyEngine(t *testing.T) {
 		return err
 	}))
 	archives(t, db, tenantdbtest.Open(t, toy(t)))
+	moves(t, db)
 	if in, err := db.Inspect(ctx); err != nil || in.Version != "toy 1" || !slices.Contains(in.Tables, tenantdb.MarkerTable) {
 		t.Errorf("got %+v, %v", in, err)
 	}
@@ -124,6 +125,30 @@ func archives(t *testing.T, from, to *tenantdb.DB) {
 	testkit.Must(t, to.Get(t.Context(), &title, `SELECT title FROM pages`))
 	if title != "About us" {
 		t.Errorf("replaced by %q", title)
+	}
+}
+
+// moves checks that the changes of a database are recorded and refused for a move, on an engine
+// that moves does not name.
+func moves(t *testing.T, db *tenantdb.DB) {
+	t.Helper()
+	tables, err := tenantdb.Tables(t.Context(), tenantdb.LatestVersion())
+	testkit.Must(t, err)
+	pages := tables[slices.IndexFunc(tables, func(table tenantdb.Table) bool { return table.Name == "pages" })]
+	for _, statement := range append(db.Recorder().State(), db.Recorder().CreateTriggers(pages, tables)...) {
+		testkit.Must(t, exec(t, db, statement))
+	}
+	testkit.Must(t, exec(t, db, `INSERT INTO `+tenantdb.MoveControlTable+` (one, move_id, role, fenced) VALUES (1, 'm', 'source', false)`))
+	const change = `UPDATE pages SET title = 'Bread' WHERE slug = 'about'`
+	testkit.Must(t, exec(t, db, change))
+	var recorded string
+	testkit.Must(t, db.Get(t.Context(), &recorded, `SELECT name FROM `+tenantdb.MoveJournalTable))
+	if recorded != "pages" {
+		t.Errorf("a change of %q is recorded", recorded)
+	}
+	testkit.Must(t, exec(t, db, `UPDATE `+tenantdb.MoveControlTable+` SET fenced = true`))
+	if err := exec(t, db, change); !tenantdb.IsFenced(err) {
+		t.Errorf("a fenced database answers %v", err)
 	}
 }
 

@@ -15,14 +15,14 @@ import (
 
 // While a store moves to another database, triggers on its tables record the keys of changed
 // rows in MoveJournalTable. MoveControlTable has one row, which says whether the database is
-// fenced: its triggers then refuse every change with FenceState or, on SQLite, which has no
-// such codes, with FenceMessage.
+// fenced: its triggers then refuse every change with fenceState or, on SQLite, which has no
+// such codes, with fenceMessage.
 const (
 	MoveControlTable = "stoa_move_control"
 	MoveJournalTable = "stoa_move_journal"
 
-	FenceState   = "STM01"
-	FenceMessage = "stoa: the store has moved to another database"
+	fenceState   = "STM01"
+	fenceMessage = "stoa: the store has moved to another database"
 )
 
 const (
@@ -39,12 +39,12 @@ const (
 func IsFenced(err error) bool {
 	var myErr *mysql.MySQLError
 	if errors.As(err, &myErr) {
-		return string(myErr.SQLState[:]) == FenceState
+		return string(myErr.SQLState[:]) == fenceState
 	}
 	if sqlite.HasCode(err, sqlite3.SQLITE_CONSTRAINT_TRIGGER) {
-		return strings.Contains(err.Error(), FenceMessage)
+		return strings.Contains(err.Error(), fenceMessage)
 	}
-	return IsState(err, FenceState)
+	return IsState(err, fenceState)
 }
 
 // afterMove repeats an operation if err says that the database is fenced: in the store's new

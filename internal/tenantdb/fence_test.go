@@ -15,7 +15,7 @@ import (
 // master is counted: without a move there is one, and during a move there are few.
 func TestForgedFence(t *testing.T) {
 	t.Parallel()
-	fenced := &pgconn.PgError{Code: FenceState}
+	fenced := &pgconn.PgError{Code: fenceState}
 	for name, c := range map[string]struct {
 		moving     bool
 		looks, min int

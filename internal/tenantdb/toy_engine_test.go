@@ -4,7 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io/fs"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -27,6 +33,74 @@ var toyDialect = dialect{
 	marker:     `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row integer PRIMARY KEY, store_id text NOT NULL, created_at timestamp NOT NULL)`,
 	parts:      sqliteDialect.parts,
 	archive:    sqliteDialect.archive,
+	recorder:   sqliteDialect.recorder,
+}
+
+// DialectNames returns the names of the dialects, and whether their databases are embedded.
+func DialectNames() map[string]bool {
+	names := map[string]bool{}
+	for _, r := range registered {
+		names[r.dialect.folder] = r.dialect.embedded
+	}
+	return names
+}
+
+// mayBeZero are the fields of dialect and of ArchiveSQL whose zero value means something, and
+// ofServers those which embedded engines do not have.
+var (
+	mayBeZero = []string{"isolation", "snapshot", "beginSnapshot", "embedded", "native", "sharedNames", "foldsNames", "Unsafe", "CopyIn"}
+	ofServers = []string{"selfTest", "selfTests"}
+)
+
+// missing lists the parts that an engine lacks: every field of its dialect that is not above,
+// its migrations, their structure, and itself.
+func (r registration) missing() (parts []string) {
+	for _, of := range []reflect.Value{reflect.ValueOf(*r.dialect), reflect.ValueOf(r.dialect.archive)} {
+		for i := range of.NumField() {
+			name := of.Type().Field(i).Name
+			optional := slices.Contains(mayBeZero, name) || r.dialect.embedded && slices.Contains(ofServers, name)
+			if of.Field(i).IsZero() && !optional {
+				parts = append(parts, name)
+			}
+		}
+	}
+	if !slices.Equal(migrationFiles(r.dialect), migrationFiles(&sqliteDialect)) {
+		parts = append(parts, "files of migrations")
+	}
+	if _, err := structures.ReadFile("structure/" + r.dialect.folder + ".json"); err != nil {
+		parts = append(parts, "file of the structure")
+	}
+	if r.engine == nil || r.engine(Options{}) == nil {
+		parts = append(parts, "engine")
+	}
+	return parts
+}
+
+// migrationFiles returns the names of the files of a dialect's migrations: none without a folder.
+func migrationFiles(d *dialect) (names []string) {
+	entries, _ := fs.ReadDir(Migrations, "migrations/"+d.folder)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestEveryEngineIsComplete checks that no part of an engine is missing, and that a part which
+// is missing is found.
+func TestEveryEngineIsComplete(t *testing.T) {
+	t.Parallel()
+	for name, r := range registered {
+		if parts := r.missing(); parts != nil {
+			t.Errorf("%s has no %s", name, strings.Join(parts, ", "))
+		}
+	}
+	want := []string{
+		"folder", "migrations", "driver", "marker", "selfTest", "selfTests", "parts", "archive", "recorder",
+		"Version", "TableNamed", "Bytes", "JSONText", "Upsert", "Proposed", "files of migrations", "file of the structure", "engine",
+	}
+	if diff := cmp.Diff(want, registration{dialect: &dialect{}}.missing()); diff != "" {
+		t.Errorf("what an engine without any part lacks (-want +got):\n%s", diff)
+	}
 }
 
 // TestEveryEngineIsRegistered checks that the registry has a line for each engine, and for
@@ -35,10 +109,9 @@ func TestEveryEngineIsRegistered(t *testing.T) {
 	t.Parallel()
 	for _, name := range append([]credential.EngineName{credential.Supabase, Toy}, credential.Engines...) {
 		r, ok := registered[name]
-		if !ok || r.dialect.archive == (ArchiveSQL{}) {
-			t.Errorf("%s has no line in registered, or no SQL of archives in its dialect", name)
-		}
-		if name != Toy && r.dialect.embedded != name.Embedded() {
+		if !ok {
+			t.Errorf("%s has no line in registered", name)
+		} else if name != Toy && r.dialect.embedded != name.Embedded() {
 			t.Errorf("%s: the dialect says embedded = %t", name, r.dialect.embedded)
 		}
 	}
