@@ -297,10 +297,11 @@ func touchSources(t *testing.T) {
 // missing one would otherwise show only where that engine runs.
 func TestMigrationsExistForEveryEngine(t *testing.T) {
 	t.Parallel()
-	for dir, engines := range map[string][]string{
-		"internal/masterdb/migrations": {"postgres", "sqlite"},
-		"internal/tenantdb/migrations": {"postgres", "mysql", "sqlite"},
-	} {
+	for _, dir := range []string{"internal/masterdb/migrations", "internal/tenantdb/migrations"} {
+		engines := fileNames(t, dir)
+		if len(engines) < 2 {
+			t.Fatalf("%s has only the folders %v", dir, engines)
+		}
 		want := fileNames(t, path.Join(dir, engines[0]))
 		if len(want) == 0 {
 			t.Errorf("%s/%s is empty", dir, engines[0])

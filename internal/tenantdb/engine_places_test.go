@@ -10,7 +10,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
@@ -72,6 +75,35 @@ func TestEnginesAreKnownInFewPlaces(t *testing.T) {
 	if diff := cmp.Diff(want, found); diff != "" {
 		t.Errorf("files that name an engine (-listed +found): ask the dialect or credential.EngineName, or list the file here and in ARCHITECTURE.md:\n%s", diff)
 	}
+}
+
+// TestMasterKnowsEveryEngine checks that a CHECK of the master admits every engine and every
+// kind of database, and nothing else.
+func TestMasterKnowsEveryEngine(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		query := `SELECT sql FROM sqlite_schema WHERE name = 'store_databases'`
+		if db.Engine == masterdb.Postgres {
+			query = `SELECT string_agg(pg_get_constraintdef(oid), chr(10)) FROM pg_catalog.pg_constraint WHERE conrelid = 'store_databases'::regclass AND contype = 'c'`
+		}
+		var text string
+		testkit.Must(t, db.Get(t.Context(), &text, query))
+		kinds := append([]string{string(credential.Managed)}, credential.OwnKinds()...)
+		var engines []string
+		for _, engine := range credential.Engines {
+			engines = append(engines, string(engine))
+		}
+		for column, want := range map[string][]string{"kind": kinds, "engine": engines} {
+			check := regexp.MustCompile(`\b` + column + `\)*(?: IN| = ANY) \(.*`).FindString(text)
+			var admitted []string
+			for _, m := range regexp.MustCompile(`'([a-z]+)'`).FindAllStringSubmatch(check, -1) {
+				admitted = append(admitted, m[1])
+			}
+			if diff := cmp.Diff(want, admitted); diff != "" {
+				t.Errorf("the CHECK of %s, %q (-want +got):\n%s", column, check, diff)
+			}
+		}
+	})
 }
 
 // ownFiles are the files of an engine as ARCHITECTURE.md names them, and their folders.
