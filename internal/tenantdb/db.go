@@ -221,25 +221,25 @@ func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
 	return db.bulkhead.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
 }
 
-// read runs an operation that changes nothing. It retries once if the server
-// had ended the session or a pooler had given it to another client.
+// read runs an operation that changes nothing.
 func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
-	err := db.do(ctx, op)
-	if sessionEnded(err) || isPooled(err) {
-		return db.do(ctx, op)
-	}
-	return err
+	return db.repeat(ctx, op, func(err error) bool { return sessionEnded(err) || isPooled(err) })
 }
 
-// retry runs an operation that leaves nothing behind when it fails. It retries
-// after a deadlock or serialization failure, and once when the server had ended the
-// session, has become read-only, or a pooler had given the session to another
-// client. The pause lets a concurrent transaction finish.
+// retry runs an operation that leaves nothing behind when it fails. It retries once if the
+// server has become read-only, too.
 func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
+	return db.repeat(ctx, op, changedNothing)
+}
+
+// repeat runs an operation. It retries after a conflict with another session, and once after
+// an error for which once reports true: the server had ended the session, or a pooler had
+// given it to another client. The pause lets a concurrent transaction finish.
+func (db *DB) repeat(ctx context.Context, op func(context.Context) error, once func(error) bool) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		err := db.do(ctx, op)
-		again := isRetryable(err) || attempt == 1 && changedNothing(err)
+		again := isRetryable(err) || attempt == 1 && once(err)
 		if attempt == attempts || !again {
 			return err
 		}
@@ -251,15 +251,17 @@ func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	}
 }
 
-// isRetryable reports whether err is a serialization failure or deadlock
-// (ER_LOCK_DEADLOCK on MySQL), after which the transaction may succeed.
+// isRetryable reports whether err means that another session was in the way, so that nothing
+// was done and the next attempt may succeed: a serialization failure or deadlock, or a table
+// that was altered or got a trigger since the statement was prepared or the transaction began.
+// On MySQL these are ER_CHECKREAD, ER_LOCK_DEADLOCK, ER_TABLE_DEF_CHANGED, ER_NEED_REPREPARE.
+// Source: PostgreSQL manual, appendix A; MySQL and MariaDB server error references.
 func isRetryable(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		return pgErr.Code == "40001" || pgErr.Code == "40P01"
 	}
-	var myErr *mysql.MySQLError
-	return errors.As(err, &myErr) && myErr.Number == 1213
+	return IsMySQL(err, 1020, 1213, 1412, 1615)
 }
 
 // wrap adds a code to an error that is a failure of the database.

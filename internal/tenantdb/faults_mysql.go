@@ -6,7 +6,8 @@ package tenantdb
 // Source: MySQL server error message reference; MariaDB error codes; TiDB error
 // codes (from 8000).
 var mysqlFaults = map[uint16]serverFault{
-	1021: faultFull, // ER_DISK_FULL
+	1020: faultWaited, // ER_CHECKREAD, after the retries failed
+	1021: faultFull,   // ER_DISK_FULL
 	1030: faultDamaged,
 	1034: faultDamaged, // ER_NOT_KEYFILE
 	1035: faultDamaged,
@@ -51,9 +52,11 @@ var mysqlFaults = map[uint16]serverFault{
 	1305: faultMissing,
 	1317: faultWaited, // ER_QUERY_INTERRUPTED
 	1370: faultPermission,
+	1412: faultWaited,  // ER_TABLE_DEF_CHANGED, after the retries failed
 	1449: faultTrigger, // ER_NO_SUCH_USER: of a trigger's definer
 	1524: faultLogin,   // ER_PLUGIN_IS_NOT_LOADED
 	1614: faultWaited,  // ER_XA_RBDEADLOCK
+	1615: faultWaited,  // ER_NEED_REPREPARE, after the retries failed
 	1644: faultTrigger, // SIGNAL
 	1698: faultAuth,
 	1792: faultReadOnly,
