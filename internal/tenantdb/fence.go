@@ -64,7 +64,7 @@ func (db *DB) afterMove(ctx context.Context, err error, again func(*DB) error) e
 			return unavailable(errors.Join(missing, err))
 		case next.DB != nil:
 			defer next.Release()
-			return again(next.DB)
+			return next.afterMove(limited, again(next.DB), again) // the next move may have begun
 		}
 		if moving && pause(limited, wait) != nil {
 			return unavailable(err)
@@ -82,13 +82,15 @@ func (m *Manager) followMoves(db *DB, store stoa.StoreID, version int64) {
 		return
 	}
 	db.successor = func(ctx context.Context) (_ Lease, moving bool, err error) {
-		row, err := readRegistered(ctx, m.master, store)
-		if err != nil {
-			return Lease{}, false, err
+		// In one statement: a move that ended between two would be seen by neither.
+		var now struct {
+			Version int64
+			Moving  bool
 		}
-		if row.CredentialVersion <= version {
-			err = m.master.Get(ctx, &moving, `SELECT count(*) > 0 FROM store_moves WHERE store_id = $1 AND finished_at IS NULL`, store)
-			return Lease{}, moving, err
+		err = m.master.Get(ctx, &now, `SELECT credential_version AS version, (SELECT count(*) > 0 FROM store_moves WHERE store_id = $1 AND finished_at IS NULL) AS moving
+			FROM store_databases WHERE store_id = $1 AND credentials <> ''`, store)
+		if err != nil || now.Version <= version {
+			return Lease{}, now.Moving, err
 		}
 		m.forgetVersion(store, version)
 		lease, err := m.Acquire(ctx, store)

@@ -46,3 +46,24 @@ func TestForgedFence(t *testing.T) {
 		t.Errorf("a database that is not leased: %v", err)
 	}
 }
+
+// TestWriterMeetsTwoMoves has a writer wait for the end of a move while the next one, such as
+// its rollback, fences the new database.
+func TestWriterMeetsTwoMoves(t *testing.T) {
+	t.Parallel()
+	fenced := &pgconn.PgError{Code: fenceState}
+	third := &DB{}
+	to := func(next *DB) func(context.Context) (Lease, bool, error) {
+		return func(context.Context) (Lease, bool, error) { return Lease{DB: next, release: func() {}}, true, nil }
+	}
+	first := &DB{successor: to(&DB{successor: to(third)})}
+	err := first.afterMove(t.Context(), fenced, func(db *DB) error {
+		if db != third {
+			return fenced
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
