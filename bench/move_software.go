@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx of database/sql
 
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -171,7 +170,7 @@ func (w *writing) write(ctx context.Context, writer int) {
 		if err == nil {
 			break
 		}
-		if hasMoved(err) {
+		if tenantdb.IsFenced(err) {
 			err = w.follow(ctx, db)
 		}
 		if err != nil {
@@ -214,13 +213,6 @@ func (w *writing) insert(ctx context.Context, db *sql.DB, writer int, id uuid.UU
 func isMySQLDriver(db *sql.DB) bool {
 	_, is := db.Driver().(*mysql.MySQLDriver)
 	return is
-}
-
-// hasMoved reports whether a database refuses a write because the store has moved.
-func hasMoved(err error) bool {
-	var pg *pgconn.PgError
-	var my *mysql.MySQLError
-	return errors.As(err, &pg) && pg.Code == tenantdb.FenceState || errors.As(err, &my) && string(my.SQLState[:]) == tenantdb.FenceState
 }
 
 // follow connects to the store's new database when the platform names it, unless another
