@@ -25,13 +25,17 @@ func startPooler(ctx context.Context, folder string, server *url.URL, owner *url
 	if os.Geteuid() == 0 {
 		user = "user = nobody" // PgBouncer refuses to run as root
 	}
-	config := filepath.Join(folder, "pgbouncer.ini")
-	err = os.WriteFile(config, fmt.Appendf(nil, `[databases]
-* = host=%s port=%s user=%s password=%s
+	config, users := filepath.Join(folder, "pgbouncer.ini"), filepath.Join(folder, "pgbouncer-users.txt")
+	// A user in [databases] would be another one for each database, each with a limit of its own.
+	err = os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", owner.Username(), password), 0o600)
+	if err == nil {
+		err = os.WriteFile(config, fmt.Appendf(nil, `[databases]
+* = host=%s port=%s
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
-auth_type = any
+auth_type = trust
+auth_file = %s
 pool_mode = transaction
 max_client_conn = 16000
 default_pool_size = 20
@@ -42,7 +46,8 @@ log_connections = 0
 log_disconnections = 0
 unix_socket_dir =
 %s
-`, server.Hostname(), server.Port(), owner.Username(), password, port, limit, user), 0o600)
+`, server.Hostname(), server.Port(), port, users, limit, user), 0o600)
+	}
 	if err != nil {
 		return nil, "", err
 	}
