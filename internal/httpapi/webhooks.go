@@ -26,7 +26,9 @@ type webhookOperations struct {
 }
 
 func (a *api) webhookRoutes() {
-	a.storeWebhookRoutes(webhookOperations{webhooksPath, "", []string{"Webhooks"}, "the store", scope(authz.ReadWebhooks), scope(authz.ManageWebhooks)})
+	ofStore := webhookOperations{webhooksPath, "", []string{"Webhooks"}, "the store", scope(authz.ReadWebhooks), scope(authz.ManageWebhooks)}
+	a.storeWebhookRoutes(ofStore)
+	a.storeDeliveryRoutes(ofStore)
 	a.operatorWebhookRoutes(webhookOperations{operatorWebhooksPath, "operator", []string{"Operator"}, "all stores", scopeOperator, scopeOperator})
 }
 
@@ -76,6 +78,9 @@ func (a *api) storeWebhookRoutes(w webhookOperations) {
 	}) (*replayOutput, error) {
 		return atStore(ctx, in.ID, &in.ReplayInput, a.replayWebhook)
 	})
+}
+
+func (a *api) storeDeliveryRoutes(w webhookOperations) {
 	route(a, w.options(w.read, noBody), w.deliveries(), func(ctx context.Context, in *struct {
 		StorePath
 		DeliveriesInput

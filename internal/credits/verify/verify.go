@@ -125,7 +125,7 @@ type (
 func amount(a *credits.Amount) *int64 { return (*int64)(a) }
 
 func newVerifier(tx *masterdb.Tx) *verifier {
-	v := &verifier{
+	return &verifier{
 		stores: newRowReader(tx, `
 			SELECT s.id AS store_id, b.store_id IS NULL AS missing, coalesce(b.balance, 0) AS balance, coalesce(b.reserved, 0) AS reserved,
 				coalesce(b.debt, 0) AS debt, coalesce(b.lifetime_purchased, 0) AS lifetime_purchased,
@@ -185,7 +185,6 @@ func newVerifier(tx *masterdb.Tx) *verifier {
 			},
 			func(r checkedPayment) []any { return []any{r.StoreID, r.Reference} }, stoa.StoreID{}, ""),
 	}
-	return v
 }
 
 // checkedAccount is one account that has been checked.
