@@ -72,6 +72,9 @@ func (s *scaler) operations(size *scaleSize) []operation {
 // measureCosts makes a few of each operation and reads what PostgreSQL has counted.
 // Background work of the same time is counted too.
 func (s *scaler) measureCosts(ctx context.Context, size *scaleSize) error {
+	if err := wait(ctx, s.settle); err != nil { // what the lists wrote, such as entries of the audit log, is counted
+		return err
+	}
 	for _, o := range s.operations(size) {
 		if s.Quick {
 			o.rounds = 1
