@@ -20,6 +20,8 @@ type Writer struct {
 	zstd   *zstd.Encoder
 	out    countingWriter // counts compressed bytes
 	plain  int64          // bytes before the compression
+
+	aborted bool
 }
 
 // NewWriter writes the first line of an archive to dst. The archive can be opened with the
@@ -65,6 +67,9 @@ func (w *Writer) Write(kind byte, body []byte) error {
 }
 
 func (w *Writer) write(kind byte, body []byte) error {
+	if w.aborted {
+		return errors.New("archive: the writer was aborted")
+	}
 	head := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body))) //nolint:gosec // at most MaxRecord
 	for _, part := range [][]byte{head, body} {
 		if _, err := w.zstd.Write(part); err != nil {
@@ -115,8 +120,11 @@ func (w *Writer) Close(kind byte, v any, most int) error {
 }
 
 // Abort frees what the writer holds. The archive stays incomplete: nothing is written to it
-// after Abort has returned.
-func (w *Writer) Abort() { w.zstd.Reset(io.Discard) } // waits for the compressor's goroutines
+// after Abort has returned, and Write and Close fail.
+func (w *Writer) Abort() {
+	w.aborted = true
+	w.zstd.Reset(io.Discard) // waits for the compressor's goroutines
+}
 
 // countingWriter counts the bytes written to w. The compressor writes from a goroutine of
 // its own, while the count is read.

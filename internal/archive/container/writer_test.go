@@ -80,6 +80,9 @@ func TestAbortedWriterDoesNotUseItsDestination(t *testing.T) {
 			t.Fatal("nothing was written before the writer was aborted")
 		}
 		w.Abort() // has no effect
+		if w.Write(testRecord, body) == nil || w.Close('e', "end", 100) == nil {
+			t.Fatal("an archive that was aborted was continued")
+		}
 	}
 }
 
