@@ -3,28 +3,31 @@ package archive
 import (
 	"context"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
-// onServers runs test for an empty store on each server, with a context that ends after a time
-// that is too short for endless rows.
+// onServers runs test for a store on each server, which may be hostile, unlike an embedded
+// database. The context ends after a time that is too short for endless rows.
 func onServers(t *testing.T, test func(t *testing.T, ctx context.Context, db *tenantdb.DB)) {
 	t.Helper()
-	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
-		if db.Engine.Embedded() {
-			return // nobody else serves it
-		}
-		fillStore(t, db)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		test(t, ctx, db)
-	})
+	for _, engine := range slices.DeleteFunc(tenantdbtest.All(), credential.EngineName.Embedded) {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := migrated(t, engine)
+			fillStore(t, db)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			test(t, ctx, db)
+		})
+	}
 }
 
 // TestComparisonEndsAtTheFirstRowTooMany compares databases that send rows without an end: more
