@@ -83,14 +83,14 @@ func (m *Manager) followMoves(db *DB, store stoa.StoreID, version int64) {
 	}
 	db.successor = func(ctx context.Context) (_ Lease, moving bool, err error) {
 		// In one statement: a move that ended between two would be seen by neither.
-		var now struct {
+		var current struct {
 			Version int64
 			Moving  bool
 		}
-		err = m.master.Get(ctx, &now, `SELECT credential_version AS version, (SELECT count(*) > 0 FROM store_moves WHERE store_id = $1 AND finished_at IS NULL) AS moving
+		err = m.master.Get(ctx, &current, `SELECT credential_version AS version, (SELECT count(*) > 0 FROM store_moves WHERE store_id = $1 AND finished_at IS NULL) AS moving
 			FROM store_databases WHERE store_id = $1 AND credentials <> ''`, store)
-		if err != nil || now.Version <= version {
-			return Lease{}, now.Moving, err
+		if err != nil || current.Version <= version {
+			return Lease{}, current.Moving, err
 		}
 		m.forgetVersion(store, version)
 		lease, err := m.Acquire(ctx, store)
