@@ -131,13 +131,14 @@ func TestDue(t *testing.T) {
 			t.Errorf("a negative number: %v", err)
 		}
 		f.exec(t, `UPDATE stores SET status = 'deleted', delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-2*time.Hour))
-		due()
-		testkit.Eventually(t, time.Minute, "the files of the deleted store are gone", func() bool { return len(f.files(t)) == 0 })
-		due()
-		var keys int
-		testkit.Must(t, f.db.Get(t.Context(), &keys, `SELECT count(*) FROM archive_keys`))
-		if keys != 0 {
-			t.Error("the key of the deleted store's archives is kept")
+		testkit.Eventually(t, time.Minute, "the deleted store's archives are gone, and then their key", func() bool {
+			due() // it deletes the key when the last archive has no record, which goes after its file
+			var keys int
+			testkit.Must(t, f.db.Get(t.Context(), &keys, `SELECT count(*) FROM archive_keys`))
+			return keys == 0
+		})
+		if left := f.files(t); len(left) != 0 {
+			t.Errorf("the key is deleted while there are archives: %v", left)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package tenantdb_test
 
 import (
 	"context"
+	"database/sql"
 	"os"
 	"strings"
 	"testing"
@@ -51,6 +52,30 @@ func TestGlobalSettings(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// TestTemporaryFilesOfServers checks that no server of the tests has the temporary files of
+// another one: a server that starts deletes every temporary table in its folder.
+func TestTemporaryFilesOfServers(t *testing.T) { //nolint:paralleltest // it sets a variable
+	servers := map[string]*sql.DB{}
+	for _, env := range []string{tenantdbtest.MySQLEnv, tenantdbtest.NewerMySQLEnv} {
+		if url := os.Getenv(env); url != "" {
+			t.Setenv(tenantdbtest.MySQLEnv, url)
+			servers[env] = tenantdbtest.MySQL(t)
+		}
+	}
+	for name, start := range tenantdbtest.MySQLServers {
+		servers[name], _ = tenantdbtest.OwnMySQL(t, start)
+	}
+	of := map[string]string{os.TempDir(): "every other program"}
+	for name, db := range servers {
+		var folder string
+		testkit.Must(t, db.QueryRowContext(t.Context(), `SELECT @@tmpdir`).Scan(&folder))
+		if other := of[folder]; other != "" {
+			t.Errorf("%s and %s share the folder %s", name, other, folder)
+		}
+		of[folder] = name
 	}
 }
 

@@ -28,9 +28,10 @@ type MySQLServer func(t *testing.T, dir, port string) *exec.Cmd
 // MySQLServers are the servers that OwnMySQL can start.
 var MySQLServers = map[string]MySQLServer{"MariaDB": mariaDB, "MySQL 9": mySQL9}
 
-// Many servers start at once here. With native asynchronous input and output each
-// would reserve part of a number that the kernel limits (fs.aio-max-nr), and the last
-// ones would not start; a small buffer pool spares memory.
+// Many servers start at once here. Each has its own folder for temporary files: a server that
+// starts deletes every temporary table it finds there, also one of another server. With native
+// asynchronous input and output each would reserve part of a number that the kernel limits
+// (fs.aio-max-nr), and the last ones would not start; a small buffer pool spares memory.
 const (
 	noNativeAIO = "--innodb-use-native-aio=0"
 	smallPool   = "--innodb-buffer-pool-size=32M"
@@ -43,12 +44,12 @@ func mariaDB(t *testing.T, dir, port string) *exec.Cmd {
 	if err != nil || os.Getenv(MySQLEnv) == "" {
 		t.Skip("MariaDB is not installed here")
 	}
-	run(t, dir, install, "--no-defaults", "--datadir="+dir+"/data", "--skip-test-db", "--auth-root-authentication-method=normal", noNativeAIO, smallPool)
+	run(t, dir, install, "--no-defaults", "--datadir="+dir+"/data", "--tmpdir="+dir, "--skip-test-db", "--auth-root-authentication-method=normal", noNativeAIO, smallPool)
 	server, err := exec.LookPath("mariadbd")
 	if err != nil {
 		server = "/usr/sbin/mariadbd"
 	}
-	return exec.Command(server, "--no-defaults", "--datadir="+dir+"/data", "--init-file="+dir+"/users.sql", "--port="+port, "--bind-address=127.0.0.1",
+	return exec.Command(server, "--no-defaults", "--datadir="+dir+"/data", "--tmpdir="+dir, "--init-file="+dir+"/users.sql", "--port="+port, "--bind-address=127.0.0.1",
 		"--socket="+dir+"/socket", "--skip-log-bin", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2", noNativeAIO, smallPool)
 }
 
@@ -62,8 +63,8 @@ func mySQL9(t *testing.T, dir, port string) *exec.Cmd {
 	fetched, err := exec.CommandContext(t.Context(), filepath.Join(moduleRoot(t), "scripts", "fetch-servers")).Output()
 	must(t, err)
 	server := filepath.Join(strings.TrimSpace(string(fetched)), "mysql-9", "mysqld")
-	run(t, dir, server, "--no-defaults", "--initialize-insecure", "--datadir="+dir+"/data", noNativeAIO, smallPool)
-	return exec.Command(server, "--no-defaults", "--datadir="+dir+"/data", "--init-file="+dir+"/users.sql", "--port="+port, "--bind-address=127.0.0.1",
+	run(t, dir, server, "--no-defaults", "--initialize-insecure", "--datadir="+dir+"/data", "--tmpdir="+dir, noNativeAIO, smallPool)
+	return exec.Command(server, "--no-defaults", "--datadir="+dir+"/data", "--tmpdir="+dir, "--init-file="+dir+"/users.sql", "--port="+port, "--bind-address=127.0.0.1",
 		"--socket="+dir+"/socket", "--mysqlx=OFF", "--skip-log-bin", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2", "--performance-schema=OFF", "--secure-file-priv=NULL", noNativeAIO, smallPool)
 }
 
