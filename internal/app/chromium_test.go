@@ -19,6 +19,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // chromiumEnv names the environment variable with the path of a Chromium: only a
@@ -43,10 +45,7 @@ func startChromium(t *testing.T, s *server) *chromium {
 	t.Helper()
 	program := os.Getenv(chromiumEnv)
 	if program == "" {
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatalf("set %s to the path of a Chromium", chromiumEnv)
-		}
-		t.Skipf("set %s to the path of a Chromium", chromiumEnv)
+		testkit.Unavailable(t, fmt.Sprintf("set %s to the path of a Chromium", chromiumEnv))
 	}
 	// t.Context ends before the cleanup.
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // setClock makes the server's clock differ by skew (libfaketime's notation) from its
@@ -25,10 +25,7 @@ func (p *ownPostgres) setClock(skew string) {
 	p.t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
 	if len(found) == 0 {
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			p.t.Fatal("libfaketime is not installed")
-		}
-		p.t.Skip("libfaketime is not installed here")
+		testkit.Unavailable(p.t, "libfaketime is not installed")
 	}
 	p.env = []string{"LD_PRELOAD=" + found[0], "FAKETIME=" + skew, "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"}
 }

@@ -54,10 +54,7 @@ func needNode(t *testing.T) {
 		if _, err := exec.LookPath(program); err == nil {
 			continue
 		}
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatalf("%s is missing: install Node.js 20 or newer", program)
-		}
-		t.Skipf("%s is missing: the TypeScript client is not tested", program)
+		testkit.Unavailable(t, fmt.Sprintf("%s is missing: install Node.js 20 or newer", program))
 	}
 }
 

@@ -54,10 +54,7 @@ func newBucket(t *testing.T) (*bucketServer, *S3) {
 	t.Helper()
 	given := os.Getenv(s3Env)
 	if given == "" {
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatal(s3Env + " is not set; run the tests with scripts/with-servers")
-		}
-		t.Skip(s3Env + " is not set")
+		testkit.Unavailable(t, s3Env+" is not set; run the tests with scripts/with-servers")
 	}
 	target, err := url.Parse(given)
 	testkit.Must(t, err)

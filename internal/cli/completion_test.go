@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stoahq/stoa/internal/cli"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // words returns the candidates for the last of the given words.
@@ -64,38 +67,70 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// TestCompletionInBash runs the script in a real bash, with this test as stoa.
-func TestCompletionInBash(t *testing.T) {
+// TestCompletionInShells runs the scripts in the real shells, with this test as stoa. Each
+// shell prints what it completes: a value alone, a value in one word with its option, a
+// command with its description, and a file where there is no candidate.
+func TestCompletionInShells(t *testing.T) {
 	t.Parallel()
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("bash is missing")
-	}
-	_, script, _ := run(t, "completion", "bash")
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	bin := t.TempDir()
 	stoa := fmt.Sprintf("#!/bin/sh\nSTOA_TEST_AS_COMMAND=1 exec '%s' -test.run='^TestAsCommand$' -- \"$@\"\n", self)
-	if err := os.WriteFile(filepath.Join(bin, "stoa"), []byte(stoa), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), bash, "-c", script+`
+	testkit.Must(t, os.WriteFile(filepath.Join(bin, "stoa"), []byte(stoa), 0o700))
+	for shell, c := range map[string]struct{ script, commands, want string }{
+		"bash": {"stoa.bash", `source stoa.bash
 COMP_WORDS=(stoa stores list --status = su) COMP_CWORD=5
 _stoa
-echo "${COMPREPLY[@]}"`)
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
-	if err != nil || string(out) != "suspended\n" {
-		t.Errorf("%v: %q", err, out)
+echo "${COMPREPLY[@]}"`, "suspended\n"},
+		"fish": {"stoa.fish", `source stoa.fish
+complete -C "stoa stores list --status su"
+complete -C "stoa stores list --status=su"
+complete -C "stoa stores sh"
+complete -C "stoa stores import stoa.f"`, "suspended\n--status=suspended\nshow\tShow one store.\nstoa.fish\n"},
+		// Only an editor of lines completes in zsh: a second zsh types at a terminal.
+		"zsh": {"_stoa", `zmodload zsh/zpty
+zpty terminal zsh -f -i
+zpty -w terminal "fpath=($PWD \$fpath); autoload -Uz compinit; compinit -D -u"
+zpty -w terminal 'line() { print -r -- "line:$BUFFER." }; zle -N line; bindkey "^T" line; PS1=rea; PS1+="dy>"'
+zpty -r -m terminal typed '*ready>*'
+complete() { # complete WORDS PATTERN types WORDS, a tab and the key that prints the line
+  zpty -w -n terminal "$1"$'\t\C-t'
+  zpty -r -m terminal typed "*$2*" && print -r -- "$2"
+  zpty -w -n terminal $'\C-u'
+}
+complete 'stoa stores list --status su' 'line:stoa stores list --status suspended'
+complete 'stoa stores list --status=su' 'line:stoa stores list --status=suspended'
+complete 'stoa stores s' 'show     -- Show one store.'
+complete 'stoa stores import _s' 'line:stoa stores import _stoa'`, `line:stoa stores list --status suspended
+line:stoa stores list --status=suspended
+show     -- Show one store.
+line:stoa stores import _stoa
+`},
+	} {
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			program, err := exec.LookPath(shell)
+			if err != nil {
+				testkit.Unavailable(t, shell+" is missing")
+			}
+			dir := t.TempDir()
+			_, script, _ := run(t, "completion", shell)
+			testkit.Must(t, os.WriteFile(filepath.Join(dir, c.script), []byte(script), 0o600))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, program, "-c", c.commands)
+			cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+dir, "TERM=dumb")
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != c.want {
+				t.Errorf("%v: %q", err, out)
+			}
+		})
 	}
 }
 
 // TestAsCommand makes the test binary run as stoa.
 func TestAsCommand(t *testing.T) {
 	if os.Getenv("STOA_TEST_AS_COMMAND") == "" {
-		t.Skip("TestCompletionInBash starts it")
+		t.Skip("TestCompletionInShells starts it")
 	}
 	at := slices.Index(os.Args, "--")
 	os.Exit(cli.Run(t.Context(), os.Args[at+1:], os.Stdout, os.Stderr))

@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // stripeMock is Stripe's own mock server. It stores nothing, but checks each request
@@ -126,10 +127,7 @@ func startStripeMock(t *testing.T) (url string) {
 	build.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=")
 	build.Dir = dir // outside this module
 	if out, err := build.CombinedOutput(); err != nil {
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatalf("%s cannot be had: %v\n%s", stripeMock, err, out)
-		}
-		t.Skipf("%s cannot be had: %v", stripeMock, err)
+		testkit.Unavailable(t, fmt.Sprintf("%s cannot be had: %v\n%s", stripeMock, err, out))
 	}
 	mock := exec.Command(filepath.Join(dir, "stripe-mock"), "-http-addr", "127.0.0.1:0", "-https-addr", "127.0.0.1:0")
 	out, err := mock.StdoutPipe()

@@ -262,10 +262,7 @@ func newPrivatePostgres(t *testing.T) *privatePostgres {
 	t.Helper()
 	bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(bins) == 0 {
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatal("needs PostgreSQL's programs")
-		}
-		t.Skip("needs PostgreSQL's programs")
+		testkit.Unavailable(t, "needs PostgreSQL's programs")
 	}
 	dir := t.TempDir()
 	s := &privatePostgres{t: t, bin: filepath.Dir(bins[len(bins)-1]), dir: dir}

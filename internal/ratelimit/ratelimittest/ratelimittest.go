@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 	"testing"
+
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // databases is the number of databases on the server that scripts/with-servers starts.
@@ -17,10 +19,7 @@ func URL(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv("STOA_TEST_REDIS_URL")
 	if server == "" {
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatal("STOA_TEST_REDIS_URL is not set; run the tests with scripts/with-servers")
-		}
-		t.Skip("no Redis at hand: STOA_TEST_REDIS_URL is not set")
+		testkit.Unavailable(t, "STOA_TEST_REDIS_URL is not set; run the tests with scripts/with-servers")
 	}
 	return server + "/" + strconv.Itoa(rand.IntN(databases))
 }

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // The OAuth app that is registered at the stand-in.
@@ -98,10 +99,7 @@ func New(t testing.TB, o Options) *Server {
 		if *option = os.Getenv(env); *option != "" {
 			continue
 		}
-		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
-			t.Fatalf("%s is not set; run the tests with scripts/with-servers", env)
-		}
-		t.Skipf("needs the server at %s", env)
+		testkit.Unavailable(t, fmt.Sprintf("%s is not set; run the tests with scripts/with-servers", env))
 	}
 	return NewAPI(t, o)
 }
