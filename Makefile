@@ -100,6 +100,10 @@ test-serializable: ## run the domains' tests on a master whose transactions are 
 test-without-listen: ## run the domains' tests on a master whose notifications never arrive
 	STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 STOA_TEST_MASTER_WITHOUT_NOTIFICATIONS=1 scripts/with-servers go test -timeout 45m -parallel 4 -short -count 1 $(TESTFLAGS) $(addprefix ./internal/,$(DOMAINS))
 
+.PHONY: test-pooled
+test-pooled: ## run the domains' tests on a master behind PgBouncer in transaction mode
+	STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 scripts/with-servers sh -c 'psql -q -c "ALTER ROLE CURRENT_USER SET synchronous_commit = on" $$STOA_TEST_POSTGRES_URL && STOA_TEST_MASTER_POOLER_URL=$$STOA_TEST_PGBOUNCER_URL go test -timeout 45m -parallel 4 -short -count 1 $(TESTFLAGS) $(addprefix ./internal/,$(DOMAINS))'
+
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
 	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_REDIS_URL -u STOA_TEST_S3_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...

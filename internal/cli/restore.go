@@ -81,7 +81,7 @@ func (cmd restoreCmd) Run(e *Env) error {
 	defer source.Close()
 	started := time.Now()
 	p := newTableProgress(e, cmd.JSON)
-	result, err := masterbackup.Restore(e.Ctx, e.Cfg.MasterURL(), source, masterbackup.RestoreOptions{
+	result, err := masterbackup.Restore(e.Ctx, e.Cfg.MasterServerURL(), source, masterbackup.RestoreOptions{
 		OnHead: func(h masterbackup.Head) error { return e.checkHead(h) }, OnTable: p.show,
 		Finish: func(ctx context.Context, tx *masterdb.Tx, h masterbackup.Head) error {
 			return e.finishRestore(ctx, tx, h, name)

@@ -28,6 +28,8 @@ type Config struct {
 	Env         string         `name:"env" env:"STOA_ENV" enum:"development,production" default:"development" help:"development or production. In production nothing is generated or assumed." group:"config"`
 	DataDir     string         `name:"data-dir" env:"STOA_DATA_DIR" default:"./stoa-data" help:"Embedded databases and, in development, keys." placeholder:"DIR" group:"config"`
 	MasterDBURL keyring.Secret `name:"master-db-url" env:"MASTER_DB_URL" help:"postgres://… or sqlite:PATH. Unless told, development has SQLite in the data directory." placeholder:"URL" group:"config"`
+	// The pooler itself is at MasterDBURL.
+	MasterDBSessionURL keyring.Secret `name:"master-db-session-url" env:"MASTER_DB_SESSION_URL" help:"postgres://… of the server itself, if MASTER_DB_URL is a pooler in transaction mode; for what needs a session." placeholder:"URL" group:"config"`
 
 	EncryptionKey keyring.Secret `name:"encryption-key" env:"ENCRYPTION_KEY" help:"Keys for stored credentials: id:base64, …; the first encrypts. Made once in development." placeholder:"KEYS" group:"config"`
 	JWTSecret     keyring.Secret `name:"jwt-secret" env:"JWT_SECRET" help:"Keys that sign access tokens, in the same form." placeholder:"KEYS" group:"config"`
@@ -96,6 +98,7 @@ func (c *Config) Faults() []Defect {
 	fault := func(name, format string, args ...any) {
 		faults = append(faults, Defect{Name: name, text: fmt.Sprintf(format, args...), Remedy: "correct it: its flag, the environment or stoa.yaml"})
 	}
+	c.checkMaster(fault)
 	c.checkAddresses(fault)
 	c.checkLimits(fault)
 	c.checkStripe(fault)
@@ -116,6 +119,14 @@ func (c *Config) Faults() []Defect {
 }
 
 // checkAddresses checks where the server listens and by which names it is reached.
+// checkMaster checks that the sessions' URL, which restores use, leads to the same kind of server.
+func (c *Config) checkMaster(fault func(name, format string, args ...any)) {
+	isPostgres := func(url string) bool { return strings.HasPrefix(url, "postgres") }
+	if sessions := c.MasterDBSessionURL.Reveal(); sessions != "" && !(isPostgres(sessions) && isPostgres(c.MasterURL())) {
+		fault("MASTER_DB_SESSION_URL", "must be postgres://…, as MASTER_DB_URL then is: that of a pooler in transaction mode")
+	}
+}
+
 func (c *Config) checkAddresses(fault func(name, format string, args ...any)) {
 	if c.Port < 0 || c.Port > 65535 {
 		fault("PORT", "must be between 0 and 65535")
@@ -266,6 +277,15 @@ func (c *Config) MasterURL() string {
 		return "sqlite:" + filepath.Join(c.DataDir, "master.db")
 	}
 	return c.MasterDBURL.Reveal()
+}
+
+// MasterServerURL is MasterURL, but for a master behind a pooler in transaction mode: there it is
+// the URL of the server itself.
+func (c *Config) MasterServerURL() string {
+	if !c.MasterDBSessionURL.IsZero() {
+		return c.MasterDBSessionURL.Reveal()
+	}
+	return c.MasterURL()
 }
 
 // Address returns the address of the public listener.

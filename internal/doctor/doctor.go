@@ -175,7 +175,7 @@ func (r *findings) examineContent(ctx context.Context, cfg *config.Config, maste
 	r.add("purchases", err, detail, "'stoa payments list --state mismatched' names them: refund each payment at Stripe, all of it; then its purchase is refunded")
 	if master.Engine == masterdb.Postgres {
 		r.add("notifications", master.CheckListen(ctx), "a notification to itself arrives",
-			"give MASTER_DB_URL the address of the database server itself, or of a pooler in session mode; until then replicas see each other's changes a second late")
+			"give MASTER_DB_URL the address of the database server itself or of a pooler in session mode, or set MASTER_DB_SESSION_URL; until then replicas see each other's changes a second late")
 	}
 	detail, err = CheckQueue(ctx, master)
 	r.add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")

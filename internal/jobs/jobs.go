@@ -119,7 +119,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		if !mayReindex(db) {
 			cfg.ReindexerIndexNames = []string{}
 		}
-		q.pg, err = river.NewClient(traced[pgx.Tx](q, postgresDriver{riverpgxv5.New(db.Pool())}), cfg)
+		q.pg, err = river.NewClient(traced[pgx.Tx](q, postgresDriver{riverpgxv5.New(db.Pool()), riverpgxv5.New(db.Sessions())}), cfg)
 	} else {
 		q.lite, err = river.NewClient(traced[*sql.Tx](q, riversqlite.New(db.Writer())), cfg)
 	}

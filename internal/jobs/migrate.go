@@ -72,7 +72,7 @@ func migrateWith(ctx context.Context, db *masterdb.DB, opts *rivermigrate.Migrat
 			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
 		})
 	}
-	conn, err := db.Pool().Acquire(ctx)
+	conn, err := db.Sessions().Acquire(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -82,7 +82,7 @@ func migrateWith(ctx context.Context, db *masterdb.DB, opts *rivermigrate.Migrat
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the end of the session releases the lock too
 	return migrate(ctx, opts, check, finish, func() (*rivermigrate.Migrator[pgx.Tx], error) {
-		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
+		return rivermigrate.New(riverpgxv5.New(db.Sessions()), nil)
 	})
 }
 

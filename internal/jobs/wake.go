@@ -107,13 +107,16 @@ func (q *Queue) wakeForRetries() {
 }
 
 // postgresDriver is River's driver with a listener that sends fewer pings.
-type postgresDriver struct{ *riverpgxv5.Driver }
+type postgresDriver struct {
+	*riverpgxv5.Driver
+	sessions *riverpgxv5.Driver
+}
 
 var _ riverdriver.Driver[pgx.Tx] = postgresDriver{}
 
 // GetListener implements riverdriver.Driver.
 func (d postgresDriver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {
-	return &listener{Listener: d.Driver.GetListener(params)}
+	return &listener{Listener: d.sessions.GetListener(params)}
 }
 
 // UnwrapExecutor implements riverdriver.Driver.

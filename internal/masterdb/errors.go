@@ -75,8 +75,8 @@ func (db *DB) MapError(ctx context.Context, err error) error {
 		db.full.Store(time.Now().UnixNano())
 		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform cannot store anything at the moment. "+nothingLost)
 	case isUnreachable(err):
-		if db.breaker != nil {
-			db.breaker.requestProbe()
+		if db.pool != nil {
+			db.breaker().requestProbe()
 		}
 		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database cannot be reached at the moment. "+nothingLost)
 	case isRetryable(err), isOverloaded(err):

@@ -165,7 +165,7 @@ func (l *listener) resync(ctx context.Context) {
 // connect opens a connection and listens on all topics. The connection is outside the pool,
 // because it would occupy a place in the pool permanently.
 func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
-	cfg := l.db.pool.Config().ConnConfig
+	cfg := l.db.sessions.Config().ConnConfig
 	cfg.RuntimeParams["application_name"] = ListenName
 	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout+l.answer)
 	defer cancel()

@@ -178,6 +178,7 @@ func TestSharedLookupHasASpan(t *testing.T) {
 // meanwhile need one statement, that each gets its own row, and that one whose caller leaves
 // disturbs nobody.
 func TestLookupCombines(t *testing.T) {
+	masterdbtest.NeedsSessions(t, "statements are counted by the names under which they are prepared")
 	t.Parallel()
 	masterdbtest.NeedsPostgres(t)
 	counter, url := masterdbtest.NewStatementCounter(t, masterdbtest.URL(t, masterdb.Postgres))

@@ -40,12 +40,12 @@ type DB struct {
 	Engine Engine
 
 	pool        *pgxpool.Pool // PostgreSQL
+	sessions    *pgxpool.Pool // PostgreSQL: for what needs a session of the server
+	servers     []*server     // of these pools, which may be one
 	write, read *sql.DB       // SQLite
 	path        string        // SQLite
-	breaker     *breaker      // PostgreSQL
-	stopBreaker func()
-	strict      bool         // the isolation level is stricter than read committed
-	full        atomic.Int64 // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
+	strict      bool          // the isolation level is stricter than read committed
+	full        atomic.Int64  // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
 
 	clock clock
 
@@ -105,10 +105,17 @@ type Tx struct {
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the server
 // answers. It does not check the schema: see Migrate.
-func Open(ctx context.Context, url string) (*DB, error) {
+func Open(ctx context.Context, url string) (*DB, error) { return OpenPooled(ctx, url, "") }
+
+// OpenPooled is Open for a PostgreSQL server behind a pooler in transaction mode at url.
+// sessionURL leads to the server itself, or through a pooler in session mode. It is for what
+// needs a session: a handful of connections. If it is empty, url leads there.
+func OpenPooled(ctx context.Context, url, sessionURL string) (*DB, error) {
 	switch {
+	case sessionURL != "" && !(isPostgres(url) && isPostgres(sessionURL)):
+		return nil, errors.New("a master database with a URL for sessions must be postgres://…, and so must that URL")
 	case isPostgres(url):
-		db, err := openPostgres(ctx, url)
+		db, err := openPostgres(ctx, url, sessionURL)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +147,9 @@ func (db *DB) Close() {
 	go func() {
 		defer close(closed)
 		if db.pool != nil {
-			db.pool.Close()
+			for _, s := range db.servers {
+				s.Close()
+			}
 			return
 		}
 		_ = db.read.Close()
@@ -150,11 +159,13 @@ func (db *DB) Close() {
 	case <-closed:
 	case <-time.After(closeTimeout):
 	}
-	if db.breaker == nil {
+	if db.pool == nil {
 		return
 	}
-	db.stopBreaker()
-	db.breaker.abortAll()
+	for _, s := range db.servers {
+		s.stop()
+		s.breaker.abortAll()
+	}
 	select {
 	case <-closed:
 	case <-time.After(closeTimeout):
@@ -196,21 +207,31 @@ func (db *DB) CheckWrite(ctx context.Context) error {
 // OnOutage registers fn to be called with the cause when the master becomes unreachable,
 // and with nil when it answers again. fn must return at once. On SQLite it is never called.
 func (db *DB) OnOutage(fn func(cause error)) {
-	if db.breaker == nil {
+	if db.pool == nil {
 		return
 	}
-	db.breaker.mu.Lock()
-	defer db.breaker.mu.Unlock()
-	db.breaker.callbacks = append(db.breaker.callbacks, fn)
+	b := db.breaker()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.callbacks = append(b.callbacks, fn)
 }
 
 // IsUnreachable reports whether the circuit breaker is open. While it is, every call fails
 // at once.
-func (db *DB) IsUnreachable() bool { return db.breaker != nil && db.breaker.allow() != nil }
+func (db *DB) IsUnreachable() bool { return db.pool != nil && db.breaker().allow() != nil }
+
+// breaker returns the breaker in front of a PostgreSQL master. Sessions of their own have
+// another one: those who use them open them again.
+func (db *DB) breaker() *breaker { return db.servers[0].breaker }
 
 // Pool returns the PostgreSQL pool, or nil on SQLite. It is for libraries that send SQL
-// themselves, such as the job queue.
+// themselves, such as the job queue. Two transactions of a connection may have different
+// sessions.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Sessions returns a PostgreSQL pool whose connections have a session of the server each, or
+// nil on SQLite. It is small: see OpenPooled.
+func (db *DB) Sessions() *pgxpool.Pool { return db.sessions }
 
 // Writer returns the SQLite write connection, or nil on PostgreSQL. See Pool.
 func (db *DB) Writer() *sql.DB { return db.write }

@@ -105,7 +105,7 @@ func (db *DB) migrations() (*goose.Provider, func(), error) {
 	closeHandle := func() {}
 	var opts []goose.ProviderOption
 	if db.pool != nil {
-		handle, dialect, folder = stdlib.OpenDBFromPool(db.pool), goose.DialectPostgres, "postgres"
+		handle, dialect, folder = stdlib.OpenDBFromPool(db.sessions), goose.DialectPostgres, "postgres"
 		closeHandle = func() { _ = handle.Close() }
 		opts = append(opts, goose.WithSessionLocker(schemaLock{}))
 	}

@@ -14,11 +14,11 @@ import (
 // ErrStatementPooling means that the pooler in front of a server allows no transactions.
 var ErrStatementPooling = errors.New("the connection pooler is in statement mode")
 
-// errTransactionPooling means that the master database is behind a pooler in transaction
-// mode. Prepared statements, LISTEN and the locks of migrations and jobs need sessions.
-var errTransactionPooling = errors.New("a connection pooler in transaction mode stands before it, which keeps no session: " +
-	"no change would be heard by other replicas, and prepared statements would fail. " +
-	"Give the address of the database server itself, or of a pooler in session mode")
+// ErrTransactionPooling means that the only way to the master database leads through a pooler
+// in transaction mode. Notifications, and the locks of processes and of migrations, need sessions.
+var ErrTransactionPooling = errors.New("a connection pooler in transaction mode stands before it, which keeps no session: " +
+	"no change would be heard by other replicas, and no process would be known to run. " +
+	"Give the address of the database server itself or of a pooler in session mode, in its place or for sessions beside it")
 
 // Proxied reports whether a proxy or pooler is between conn and its server. A pooler sends
 // a process id of its own at connection start, because it may not have a server session
@@ -107,7 +107,7 @@ func refusePooler(ctx context.Context, cfg *pgx.ConnConfig) error {
 	defer second.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is pending
 	shares, err := SharesSessions(ctx, first, second)
 	if err == nil && shares {
-		return errTransactionPooling
+		return ErrTransactionPooling
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,20 +24,39 @@ import (
 // still scanned, and such a scan must not trigger JIT compilation.
 const planning = `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off`
 
-// pinned sets every setting that a role, a database or the server may change and that
-// affects what is stored or read, or how long a statement may take. Settings that only
-// newer servers know are set only if the server knows them.
-//
-// The isolation level is set apart: see isolation.
-var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on;
-	SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET array_nulls = on; SET backslash_quote = safe_encoding;
-	SET quote_all_identifiers = off; SET transform_null_equals = off; SET xmlbinary = 'base64'; SET xmloption = 'content';
-	SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
-	SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = on;
-	SET synchronous_commit = on; SET default_tablespace = ''; SET default_table_access_method = heap; SET check_function_bodies = on;
-	SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; SET client_min_messages = notice;
-	SELECT CASE WHEN current_setting(n, true) IS NOT NULL THEN set_config(n, '0', false) END FROM unnest(ARRAY['idle_session_timeout', 'transaction_timeout']) n;
-	SELECT set_config('search_path', concat_ws(', ', quote_ident(coalesce(here.nspname, other.nspname)), nullif(rest.path, '')), false)
+// setting is a setting of a session and the value that Stoa needs.
+type setting struct{ name, value string }
+
+// pinned are the settings that a role, a database or the server may change and that affect
+// what is stored or read, or how long a statement may take. Those of newerSettings are for
+// servers that know them. The isolation level is set apart: see isolation.
+var pinned = []setting{
+	{"client_encoding", "UTF8"}, {"DateStyle", "ISO, MDY"}, {"TimeZone", "UTC"}, {"standard_conforming_strings", "on"},
+	{"IntervalStyle", "postgres"}, {"bytea_output", "hex"}, {"extra_float_digits", "1"}, {"array_nulls", "on"}, {"backslash_quote", "safe_encoding"},
+	{"quote_all_identifiers", "off"}, {"transform_null_equals", "off"}, {"xmlbinary", "base64"}, {"xmloption", "content"},
+	{"default_transaction_read_only", "off"}, {"default_transaction_deferrable", "off"},
+	{"statement_timeout", "0"}, {"lock_timeout", "0"}, {"idle_in_transaction_session_timeout", "0"}, {"row_security", "on"},
+	{"synchronous_commit", "on"}, {"default_tablespace", ""}, {"default_table_access_method", "heap"}, {"check_function_bodies", "on"},
+	{"gin_fuzzy_search_limit", "0"}, {"exit_on_error", "off"}, {"client_min_messages", "notice"},
+}
+
+var newerSettings = []setting{{"idle_session_timeout", "0"}, {"transaction_timeout", "0"}}
+
+// pin returns the statements that set the pinned settings, and find the schema of the tables.
+func pin(level string) string {
+	var b strings.Builder
+	b.WriteString(planning)
+	for _, s := range append([]setting{{isolationSetting, level}}, pinned...) {
+		fmt.Fprintf(&b, "; SET %s = '%s'", s.name, s.value)
+	}
+	for _, s := range newerSettings {
+		fmt.Fprintf(&b, "; SELECT set_config('%s', '%s', false) WHERE current_setting('%[1]s', true) IS NOT NULL", s.name, s.value)
+	}
+	return b.String() + "; " + findSchema
+}
+
+// findSchema makes the schema with the tables of the master the first of the search path.
+const findSchema = `SELECT set_config('search_path', concat_ws(', ', quote_ident(coalesce(here.nspname, other.nspname)), nullif(rest.path, '')), false)
 		FROM (SELECT (SELECT n.nspname FROM pg_catalog.pg_namespace n JOIN unnest(current_schemas(false)) WITH ORDINALITY p (name, place) ON p.name = n.nspname
 				WHERE ` + holdsMaster + ` ORDER BY p.place LIMIT 1) AS nspname) here,
 			(SELECT CASE WHEN count(*) = 1 THEN min(n.nspname::text) ELSE current_schema()::text END AS nspname
@@ -87,29 +107,42 @@ func shouldPing(_ context.Context, p pgxpool.ShouldPingParams) bool {
 	return p.IdleDuration > pingAfter || p.IdleDuration > checkAfter && p.Conn.PgConn().CheckConn() != nil //nolint:staticcheck // a ping would be a statement
 }
 
-func openPostgres(ctx context.Context, url string) (*DB, error) {
+// server is a pool of connections to a PostgreSQL master, behind a circuit breaker.
+type server struct {
+	*pgxpool.Pool
+	breaker *breaker
+	stop    func() // stops the breaker
+}
+
+// serverConfig says how a server is reached.
+type serverConfig struct {
+	*pgxpool.Config
+	breaker *breaker // all connections of the configuration go through it
+	level   string   // the isolation level
+}
+
+func parsePostgres(url string) (*serverConfig, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("master database URL: %w", err) // pgx omits the password from the error
+		return nil, err // pgx omits the password from the error
 	}
 	level, err := isolation(cfg.ConnConfig.RuntimeParams)
 	if err != nil {
-		return nil, fmt.Errorf("master database URL: %w", err)
+		return nil, err
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
-	b := newBreaker(cfg.ConnConfig)
-	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
-		return nil, fmt.Errorf("master database: %w", err)
-	}
+	return &serverConfig{cfg, newBreaker(cfg.ConnConfig), level}, nil
+}
+
+// connectServer opens a pool. begin is called with each new connection before its use.
+func connectServer(ctx context.Context, cfg *serverConfig, begin func(context.Context, *pgx.Conn) error) (*server, error) {
+	b := cfg.breaker
 	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // fails before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		// The settings are set in the session: poolers refuse them as startup parameters.
-		session, err := sessionID(ctx, c, planning+"; SET "+isolationSetting+" = '"+level+"'; "+pinned+"; "+ownSession)
-		if err != nil {
+		if err := begin(ctx, c); err != nil {
 			return err
 		}
-		b.identify(c.PgConn().Conn(), session)
 		// Times are returned in UTC, as they were written and as SQLite returns them.
 		c.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
@@ -122,23 +155,74 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
 	var open atomic.Pointer[pgxpool.Pool]
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return keepAfter(err, open.Load()) }
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	pool, err := pgxpool.NewWithConfig(ctx, cfg.Config)
 	if err != nil {
-		return nil, fmt.Errorf("master database: %w", err)
+		return nil, err
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("master database does not answer: %w", err)
-	}
-	if err := refuseSettings(ctx, pool); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("master database: %w", err)
+		if !errors.Is(err, errSettings) {
+			err = fmt.Errorf("it does not answer: %w", err)
+		}
+		return nil, err
 	}
 	open.Store(pool)
 	b.callbacks = append(b.callbacks, func(error) { go pool.Reset() }) // the breaker has aborted its connections
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	go b.run(running)
-	return &DB{Engine: Postgres, pool: pool, breaker: b, stopBreaker: stop, strict: level != readCommitted}, nil
+	return &server{pool, b, stop}, nil
+}
+
+// connectSessions opens a pool whose connections have a session of the server each.
+func connectSessions(ctx context.Context, cfg *serverConfig) (*server, error) {
+	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
+		return nil, err
+	}
+	statements := pin(cfg.level) + "; " + ownSession
+	s, err := connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error {
+		// The settings are set in the session: poolers refuse them as startup parameters.
+		session, err := sessionID(ctx, c, statements)
+		if err == nil {
+			cfg.breaker.identify(c.PgConn().Conn(), session)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseSettings(ctx, s.Pool); err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+// end closes a server that nobody uses yet.
+func (s *server) end() {
+	s.stop()
+	s.Close()
+}
+
+func openPostgres(ctx context.Context, url, sessionURL string) (*DB, error) {
+	cfg, err := parsePostgres(url)
+	if err != nil {
+		return nil, fmt.Errorf("master database URL: %w", err)
+	}
+	db := &DB{Engine: Postgres, strict: cfg.level != readCommitted}
+	if sessionURL == "" {
+		s, err := connectSessions(ctx, cfg)
+		if err != nil {
+			return nil, fmt.Errorf("master database: %w", err)
+		}
+		db.pool, db.sessions, db.servers = s.Pool, s.Pool, []*server{s}
+		return db, nil
+	}
+	pooled, sessions, err := connectPooled(ctx, cfg, sessionURL)
+	if err != nil {
+		return nil, fmt.Errorf("master database: %w", err)
+	}
+	db.pool, db.sessions, db.servers = pooled.Pool, sessions.Pool, []*server{pooled, sessions}
+	return db, nil
 }
 
 // refuseSettings returns an error that names a setting which a session cannot change and

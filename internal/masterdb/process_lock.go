@@ -13,10 +13,10 @@ import (
 	"github.com/stoahq/stoa/internal/sqlite"
 )
 
-// Dedicated opens a connection to a PostgreSQL master outside the pool, with the same
-// settings as the pool's connections. The caller closes it.
+// Dedicated opens a connection to a PostgreSQL master outside the pools, with a session
+// of its own and the same settings as theirs. The caller closes it.
 func (db *DB) Dedicated(ctx context.Context, applicationName string) (*pgx.Conn, error) {
-	cfg := db.pool.Config()
+	cfg := db.sessions.Config()
 	cfg.ConnConfig.RuntimeParams["application_name"] = applicationName
 	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
 	if err != nil {

@@ -62,7 +62,7 @@ func (l *postgresLock) acquire(ctx context.Context) error {
 // open opens the session. It turns synchronous_commit off, because a heartbeat may be lost
 // in a crash of the server.
 func (l *postgresLock) open(ctx context.Context) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.db.Pool().Config().ConnConfig.ConnectTimeout+l.timing.answer)
+	ctx, cancel := context.WithTimeout(ctx, l.db.Sessions().Config().ConnConfig.ConnectTimeout+l.timing.answer)
 	defer cancel()
 	conn, err := l.db.Dedicated(ctx, SessionName)
 	if err != nil {

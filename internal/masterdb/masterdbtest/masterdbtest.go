@@ -35,6 +35,19 @@ const ParametersEnv = "STOA_TEST_MASTER_PARAMETERS"
 // test-without-listen` sets it.
 const WithoutNotificationsEnv = "STOA_TEST_MASTER_WITHOUT_NOTIFICATIONS"
 
+// PoolerEnv is the environment variable with the URL of a pooler in transaction mode before the
+// server. `make test-pooled` sets it: the test masters are then reached through the pooler.
+const PoolerEnv = "STOA_TEST_MASTER_POOLER_URL"
+
+// NeedsSessions skips a test of what only a session of the server has, such as prepared
+// statements, where a pooler gives each transaction another one. why says what that is.
+func NeedsSessions(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv(PoolerEnv) != "" {
+		t.Skip("a pooler shares the sessions: " + why)
+	}
+}
+
 // NeedsNotifications skips a test of notifications themselves where none arrive. What such a
 // test checks may come later there, or not at all. why says what that is.
 func NeedsNotifications(t testing.TB, why string) {
@@ -92,12 +105,27 @@ func Each(t *testing.T, test func(t *testing.T, db *masterdb.DB)) {
 // Open opens url and closes it at the end of the test.
 func Open(t testing.TB, url string) *masterdb.DB {
 	t.Helper()
-	db, err := masterdb.Open(t.Context(), url)
+	sessions := ""
+	if pooler := os.Getenv(PoolerEnv); pooler != "" && strings.HasPrefix(url, "postgres") && !strings.Contains(url, isolationParameter) {
+		url, sessions = Pooled(t, pooler, url), url
+	}
+	db, err := masterdb.OpenPooled(t.Context(), url, sessions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
 	return db
+}
+
+// Pooled returns the URL of the same database behind a pooler.
+func Pooled(t testing.TB, pooler, at string) string {
+	t.Helper()
+	u, err := url.Parse(at)
+	fatal(t, err)
+	p, err := url.Parse(pooler)
+	fatal(t, err)
+	u.Host = p.Host
+	return u.String()
 }
 
 // URL creates a migrated master database and returns its URL. The database is removed at
@@ -218,13 +246,17 @@ var silentServer = sync.OnceValue(func() string {
 	return f.listener.Addr().String()
 })
 
+// isolationParameter is the parameter of a URL for the isolation level, which no pooler in
+// transaction mode sets.
+const isolationParameter = "default_transaction_isolation"
+
 // SerializableURL is URL for a PostgreSQL database whose transactions are serializable.
 func SerializableURL(t testing.TB) string {
 	t.Helper()
 	u, err := url.Parse(postgresClone(t))
 	fatal(t, err)
 	query := u.Query()
-	query.Set("default_transaction_isolation", "serializable")
+	query.Set(isolationParameter, "serializable")
 	u.RawQuery = query.Encode()
 	return u.String()
 }

@@ -1,0 +1,110 @@
+package masterdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// maxSessions limits the sessions of a master that is reached through a pooler in transaction
+// mode. The job queue listens in one; a migration takes two more. The listener and presence
+// have connections of their own.
+const maxSessions = 4
+
+// trackedSettings are the settings that a pooler keeps for each of its clients, whichever
+// session it gives them. Source: the manual of PgBouncer, track_extra_parameters.
+var trackedSettings = map[string]bool{"client_encoding": true, "DateStyle": true, "TimeZone": true, "standard_conforming_strings": true}
+
+// connectPooled opens the pool of a master behind a pooler in transaction mode, which gives
+// each transaction any session of the server, and a small one for what needs a session:
+// LISTEN, locks and migrations.
+//
+// On a connection of the pooler nothing can be set beforehand. Statements are sent with their
+// text, not prepared, and the settings that Stoa pins elsewhere must be those of the role.
+func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (pooled, sessions *server, err error) {
+	direct, err := parsePostgres(sessionURL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the URL for sessions: %w", err)
+	}
+	direct.level, direct.MaxConns = cfg.level, maxSessions
+	if sessions, err = connectSessions(ctx, direct); err != nil {
+		return nil, nil, fmt.Errorf("the server at the URL for sessions: %w", err)
+	}
+	want, err := placeOf(ctx, sessions)
+	if err != nil {
+		sessions.end()
+		return nil, nil, err
+	}
+	for _, s := range pinned {
+		if trackedSettings[s.name] {
+			cfg.ConnConfig.RuntimeParams[s.name] = s.value
+		}
+	}
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	cfg.ConnConfig.StatementCacheCapacity = 0
+	pooled, err = connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSettings(ctx, c, cfg.level) })
+	if err != nil {
+		sessions.end()
+		return nil, nil, err
+	}
+	if at, err := placeOf(ctx, pooled); err != nil || at != want {
+		pooled.end()
+		sessions.end()
+		if err == nil {
+			err = at.differs(want)
+		}
+		return nil, nil, err
+	}
+	return pooled, sessions, nil
+}
+
+// place tells apart the databases and schemas in which statements may end.
+type place struct{ started, database, schema string }
+
+func placeOf(ctx context.Context, s *server) (p place, err error) {
+	err = s.QueryRow(ctx, `SELECT pg_postmaster_start_time()::text, current_database()::text, coalesce(current_schema()::text, '')`).Scan(&p.started, &p.database, &p.schema)
+	return p, err
+}
+
+func (p place) differs(want place) error {
+	if p.started != want.started || p.database != want.database {
+		return errors.New("the pooler and the URL for sessions lead to different databases: give both the same server and database")
+	}
+	return fmt.Errorf("the tables are in the schema %q, and the pooler's sessions look in %q first: "+
+		"put that schema first with ALTER ROLE … SET search_path, and reconnect the pooler (PgBouncer: RECONNECT)", want.schema, p.schema)
+}
+
+var errSettings = errors.New("a pooler in transaction mode keeps no settings of a session, and the role's are not those that Stoa needs")
+
+// checkSettings returns an error that names the settings of a pooler's session that are not
+// those that Stoa needs.
+func checkSettings(ctx context.Context, c *pgx.Conn, level string) error {
+	needed := append([]setting{{isolationSetting, level}}, pinned...)
+	needed = append(needed, newerSettings...)
+	names := make([]string, len(needed))
+	for i, s := range needed {
+		names[i] = s.name
+	}
+	rows, err := c.Query(ctx, `SELECT coalesce(current_setting(name, true), '') FROM unnest($1::text[]) WITH ORDINALITY n (name, place) ORDER BY place`, names)
+	if err != nil {
+		return err
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	var faults []string
+	for i, s := range needed {
+		unknown := values[i] == "" && i >= len(needed)-len(newerSettings)
+		if values[i] != s.value && !unknown {
+			faults = append(faults, fmt.Sprintf("%s is %q, not %q", s.name, values[i], s.value))
+		}
+	}
+	if faults == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s. Set them with ALTER ROLE … SET …, and reconnect the pooler (PgBouncer: RECONNECT)", errSettings, strings.Join(faults, "; "))
+}
