@@ -2,19 +2,14 @@ package app_test
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/stoahq/stoa/internal/keyring"
-	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
-	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestJourney follows the contract's main path over HTTP on the real server, with every
@@ -37,29 +32,6 @@ func TestJourney(t *testing.T) {
 func TestJourneyOnNewerServers(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.OnNewerServers(t, "TestJourney")
-}
-
-// TestJourneyThroughPooler repeats it on a master behind a pooler in transaction mode.
-func TestJourneyThroughPooler(t *testing.T) {
-	t.Parallel()
-	masterdbtest.NeedsPostgres(t)
-	pooler := os.Getenv("STOA_TEST_PGBOUNCER_URL")
-	if pooler == "" {
-		testkit.Unavailable(t, "STOA_TEST_PGBOUNCER_URL is not set")
-	}
-	cfg := testConfig(t, masterdb.Postgres)
-	cfg.JWTExpiresIn = 15 * time.Minute
-	direct := cfg.MasterDBURL
-	// A pooler's sessions have the server's settings, and this server does not wait for its disk.
-	admin := masterdbtest.Open(t, direct.Reveal())
-	_, err := admin.Exec(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$`)
-	testkit.Must(t, err)
-	cfg.MasterDBURL = keyring.NewSecret(masterdbtest.Pooled(t, pooler, direct.Reveal()))
-	if _, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "MASTER_DB_SESSION_URL") {
-		t.Errorf("without a URL for sessions: %v", err)
-	}
-	cfg.MasterDBSessionURL = direct
-	journey(t, startServer(t, cfg), credential.PostgreSQL)
 }
 
 func journey(t *testing.T, s *server, tenant credential.EngineName) {

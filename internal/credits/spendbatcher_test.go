@@ -390,6 +390,7 @@ func TestKeysAreFoundByIndex(t *testing.T) {
 // index among a thousand others, where the planner would prefer to read whole tables.
 func TestSpendStatementReadsNoWholeTable(t *testing.T) {
 	t.Parallel()
+	masterdbtest.NeedsSessions(t, "no setting keeps the planner from reading a small table whole")
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		if db.Engine == masterdb.SQLite {
 			t.Skip("SQLite has no spend statement")

@@ -1,0 +1,126 @@
+package app_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
+)
+
+// ownPooler is a PgBouncer in transaction mode before a server of the test.
+type ownPooler struct {
+	server  *ownPostgres
+	address string
+	process *exec.Cmd
+	log     bytes.Buffer // read after the process has ended
+}
+
+// newOwnPooler starts a pooler with fewer sessions than a replica has connections.
+func newOwnPooler(t *testing.T, server *ownPostgres) *ownPooler {
+	t.Helper()
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		testkit.Unavailable(t, "PgBouncer is not installed")
+	}
+	p := &ownPooler{server: server, address: closedPort(t)}
+	_, port, _ := net.SplitHostPort(p.address)
+	users, settings := filepath.Join(server.dir, "users"), filepath.Join(server.dir, "pgbouncer.ini")
+	testkit.Must(t, os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", "stoa", server.password), 0o600))
+	testkit.Must(t, os.WriteFile(settings, fmt.Appendf(nil, "[databases]\n* = host=127.0.0.1 port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %s\nunix_socket_dir =\n"+
+		"pool_mode = transaction\nauth_type = scram-sha-256\nauth_file = %s\nmax_client_conn = 500\ndefault_pool_size = 3\nserver_login_retry = 1\n", server.port, port, users), 0o600))
+	server.give(users)
+	server.give(settings)
+	p.process = exec.Command(program, settings)
+	p.process.SysProcAttr = server.as
+	p.start(t)
+	t.Cleanup(p.kill)
+	return p
+}
+
+// start starts the pooler, also again.
+func (p *ownPooler) start(t *testing.T) {
+	t.Helper()
+	process := exec.Command(p.process.Path, p.process.Args[1:]...)
+	process.SysProcAttr, process.Stderr = p.process.SysProcAttr, &p.log
+	testkit.Must(t, process.Start())
+	p.process = process
+	testkit.Eventually(t, testkit.Timeout, "the pooler listens", func() bool {
+		conn, err := net.Dial("tcp", p.address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+}
+
+func (p *ownPooler) kill() {
+	_ = p.process.Process.Kill()
+	_ = p.process.Wait()
+}
+
+func (p *ownPooler) url() string {
+	u, _ := url.Parse(p.server.url())
+	u.Host = p.address
+	return u.String()
+}
+
+// TestMasterBehindPooler follows the main path on a master behind a pooler in transaction mode.
+// Then the server, and the pooler, are away in each way: calls fail at once, shops stay open, and
+// everything works again afterwards.
+func TestMasterBehindPooler(t *testing.T) {
+	t.Parallel()
+	own := newOwnPostgres(t)
+	pooler := newOwnPooler(t, own)
+	cfg := testConfig(t, masterdb.SQLite)
+	cfg.JWTExpiresIn = 15 * time.Minute
+	cfg.MasterDBURL = keyring.NewSecret(pooler.url())
+	if _, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "MASTER_DB_SESSION_URL") {
+		t.Fatalf("without a URL for sessions: %v", err)
+	}
+	cfg.MasterDBSessionURL = keyring.NewSecret(own.url())
+	s := startServer(t, cfg)
+	journey(t, s, credential.SQLite)
+
+	c, _, host := connected(t, s, "outage@example.com")
+	front := func() answer { return client{t: t, url: s.URL}.call("GET", "/api/storefront/store", nil, "Host", host) }
+	front().want(http.StatusOK)
+	for _, fault := range []struct {
+		name       string
+		begin, end func()
+	}{
+		{"the server is frozen", own.freeze, own.thaw},
+		{"the server is stopped", own.stop, own.start},
+		{"the pooler is frozen", func() { _ = pooler.process.Process.Signal(syscall.SIGSTOP) }, func() { _ = pooler.process.Process.Signal(syscall.SIGCONT) }},
+		{"the pooler is killed", pooler.kill, func() { pooler.start(t) }},
+	} {
+		fault.begin()
+		for range 3 {
+			begin := time.Now()
+			c.call("GET", "/api/auth/me", nil).problem(http.StatusServiceUnavailable, "platform_unavailable")
+			if took := time.Since(begin); took > 8*time.Second { // without other tests beside it: 2.6 s
+				t.Errorf("%s: the answer took %v", fault.name, took)
+			}
+			front().want(http.StatusOK)
+		}
+		fault.end()
+		testkit.Eventually(t, testkit.Timeout, fault.name+" no longer", func() bool { return c.call("GET", "/api/auth/me", nil).status == http.StatusOK })
+		front().want(http.StatusOK)
+		if err := s.Master.CheckListen(t.Context()); err != nil {
+			t.Errorf("%s: notifications afterwards: %v", fault.name, err)
+		}
+	}
+}
