@@ -293,7 +293,7 @@ func TestOnlyIntoAnEmptyDatabase(t *testing.T) {
 				wantCode(t, restore("sqlite:"+path), stoa.DatabaseNotEmpty, path+suffix)
 			}
 		} else {
-			url := db.Pool().Config().ConnString()
+			url := db.Sessions().Config().ConnString()
 			wantCode(t, restore(url), stoa.DatabaseNotEmpty, "8 users and 1 stores")
 			for _, foreign := range []string{`CREATE TABLE theirs (id int)`, `CREATE VIEW theirs AS SELECT 1`, `CREATE SEQUENCE theirs`, `CREATE FUNCTION theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `CREATE TYPE theirs AS ENUM ('a')`} {
 				url := emptyURL(t, engine)
