@@ -23,7 +23,7 @@ type CopyOptions struct {
 // them first: an interrupted Copy may have left rows there. The caller has checked that dst
 // holds nothing else.
 func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts CopyOptions) (head Head, err error) {
-	l := loader{db: dst, opts: LoadOptions{Done: func(string) bool { return false }}}
+	l := loader{db: dst, opts: LoadOptions{Done: func(string) bool { return false }, OnRows: opts.OnRows}}
 	defer l.stop()
 	var at Table // that is being copied
 	err = src.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
@@ -36,7 +36,7 @@ func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts C
 			return err
 		}
 		for _, at = range l.tables {
-			if err := l.copyTable(ctx, from, at, opts); err != nil {
+			if err := l.copyTable(ctx, from, at); err != nil {
 				return readFault(ctx, at, err)
 			}
 		}
@@ -48,15 +48,12 @@ func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts C
 	return head, l.finish(ctx)
 }
 
-func (l *loader) copyTable(ctx context.Context, from source, t Table, opts CopyOptions) error {
-	b := block{columns: t.Columns, write: func(rows [][]any) error {
-		if err := l.writeRows(ctx, t, rows); err != nil || opts.OnRows == nil {
-			return err
-		}
-		opts.OnRows(int64(len(rows)))
-		return nil
-	}}
+func (l *loader) copyTable(ctx context.Context, from source, t Table) error {
+	b := block{columns: t.Columns, write: func(rows [][]any) error { return l.add(ctx, t, rows) }}
 	if err := b.all(func(fn func([]byte) error) error { return from.rows(ctx, t, fn) }); err != nil {
+		return err
+	}
+	if err := l.settle(ctx); err != nil {
 		return err
 	}
 	links := block{columns: t.pick(t.links()), write: func(rows [][]any) error { return l.writeLinks(ctx, t, rows) }}

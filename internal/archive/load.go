@@ -59,8 +59,9 @@ func (l *loader) finish(ctx context.Context) error {
 	return l.comparison.finish(ctx)
 }
 
-// stop ends the comparison, and gives back the connection.
+// stop ends what runs beside the load, and gives back the connection.
 func (l *loader) stop() {
+	l.beside.stop()
 	if l.comparison != nil {
 		l.comparison.stop()
 	}
@@ -123,6 +124,7 @@ type loader struct {
 	opts   LoadOptions
 	tables []Table
 
+	beside     besideWriter
 	comparison *comparison    // of the tables that are loaded; nil before the first
 	bulk       *tenantdb.Bulk // nil on a server
 }
@@ -212,22 +214,20 @@ func (l *loader) empty(ctx context.Context) error {
 }
 
 func (l *loader) part(ctx context.Context, p Part) error {
-	if p.End != nil {
-		return l.end(*p.End)
+	done := l.opts.Done != nil && l.opts.Done(p.Table.Name)
+	if p.Rows != nil && !done {
+		return l.add(ctx, p.Table, p.Rows)
 	}
-	if l.opts.Done != nil && l.opts.Done(p.Table.Name) {
-		return nil
-	}
-	if p.Links != nil {
-		return l.writeLinks(ctx, p.Table, p.Links)
-	}
-	if err := l.writeRows(ctx, p.Table, p.Rows); err != nil {
+	if err := l.settle(ctx); err != nil { // links and the end of a table need all of its rows
 		return err
 	}
-	if l.opts.OnRows != nil {
-		l.opts.OnRows(int64(len(p.Rows)))
+	switch {
+	case p.End != nil:
+		return l.end(*p.End)
+	case done:
+		return nil
 	}
-	return nil
+	return l.writeLinks(ctx, p.Table, p.Links)
 }
 
 func (l *loader) end(sum Summary) error {

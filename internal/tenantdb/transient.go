@@ -3,6 +3,8 @@ package tenantdb
 import (
 	"errors"
 	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // transient marks the cause of a fault that may disappear without a change: a
@@ -18,6 +20,14 @@ func (p transient) Unwrap() error { return p.error }
 func IsTransient(err error) bool {
 	var p transient
 	return errors.As(err, &p)
+}
+
+// IsConnectFailure reports whether err says that no connection to the server could be made, so
+// that no statement was sent.
+func IsConnectFailure(err error) bool {
+	var postgres *pgconn.ConnectError
+	var mySQL *mysqlConnectError
+	return errors.As(err, &postgres) || errors.As(err, &mySQL)
 }
 
 // markTransient marks cause as transient, unless it says that a host name does not
