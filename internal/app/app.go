@@ -198,7 +198,7 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
 	})
 	a.Moves = moves.New(a.Master, a.Registry, a.Tenants, a.Provisioning, a.Queue, a.Log, moves.Options{
-		Keep: cfg.MoveKeep, Lease: cfg.ProvisioningClaim, Process: a.presence.Name(),
+		Keep: cfg.MoveKeep, Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), MaxContent: cfg.MaxContent(),
 	})
 	if a.Backups, err = a.newBackups(encryption); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (a *App) newBackups(encryption *keyring.Ring) (*backups.Service, error) {
 	}
 	schedule, err := a.Cfg.ArchiveSchedule()
 	return backups.New(a.Master, a.Registry, a.Tenants, a.Provisioning, a.Queue, storage, encryption, a.Log, backups.Options{
-		Recipients: recipients, Schedule: schedule, KeepDeleted: a.Cfg.KeepDeletedStores, Process: a.presence.Name(),
+		Recipients: recipients, Schedule: schedule, KeepDeleted: a.Cfg.KeepDeletedStores, Process: a.presence.Name(), MaxContent: a.Cfg.MaxContent(),
 	}), err
 }
 

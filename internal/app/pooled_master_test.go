@@ -87,7 +87,11 @@ func TestMasterBehindPooler(t *testing.T) {
 	pooler := newOwnPooler(t, own)
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.JWTExpiresIn = 15 * time.Minute
-	cfg.MasterDBURL = keyring.NewSecret(pooler.url())
+	cfg.MasterDBSessionURL = keyring.NewSecret(own.url())
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "MASTER_DB_SESSION_URL must be postgres://") {
+		t.Errorf("sessions of PostgreSQL beside SQLite: %v", err)
+	}
+	cfg.MasterDBURL, cfg.MasterDBSessionURL = keyring.NewSecret(pooler.url()), keyring.Secret{}
 	if _, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "MASTER_DB_SESSION_URL") {
 		t.Fatalf("without a URL for sessions: %v", err)
 	}

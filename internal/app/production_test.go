@@ -64,6 +64,9 @@ func TestProductionRefuses(t *testing.T) {
 		"plaintext on this machine": {func(c *config.Config) {
 			c.MasterDBURL = secretOf("postgres://u:hunter2@localhost/stoa?sslmode=disable")
 		}, ""},
+		"plaintext of sessions": {func(c *config.Config) {
+			c.MasterDBURL, c.MasterDBSessionURL = secretOf("postgres://u@10.0.0.1:6432/stoa"), secretOf("postgres://u:hunter2@198.41.0.4/stoa")
+		}, "MASTER_DB_SESSION_URL lets"},
 		"an open data folder": {func(c *config.Config) { c.DataDir = openFolder(t) }, "STOA_DATA_DIR"},
 	} {
 		cfg := productionConfig(t)

@@ -16,6 +16,8 @@ type CopyOptions struct {
 	// OnRows is called with the number of rows that are copied, after each block of rows.
 	// It may be nil.
 	OnRows func(rows int64)
+
+	MaxBytes int64 // of all rows in their canonical form; 0: no limit
 }
 
 // Copy copies the store's database into another one from one snapshot, as an archive that
@@ -24,6 +26,7 @@ type CopyOptions struct {
 // holds nothing else.
 func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts CopyOptions) (head Head, err error) {
 	l := loader{db: dst, opts: LoadOptions{Done: func(string) bool { return false }, OnRows: opts.OnRows}}
+	content := contentLimit{most: opts.MaxBytes}
 	defer l.stop()
 	var at Table // that is being copied
 	err = src.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
@@ -36,7 +39,7 @@ func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts C
 			return err
 		}
 		for _, at = range l.tables {
-			if err := l.copyTable(ctx, from, at); err != nil {
+			if err := l.copyTable(ctx, from, at, &content); err != nil {
 				return readFault(ctx, at, err)
 			}
 		}
@@ -48,15 +51,15 @@ func Copy(ctx context.Context, src, dst *tenantdb.DB, store stoa.StoreID, opts C
 	return head, l.finish(ctx)
 }
 
-func (l *loader) copyTable(ctx context.Context, from source, t Table) error {
-	b := block{columns: t.Columns, write: func(rows [][]any) error { return l.add(ctx, t, rows) }}
+func (l *loader) copyTable(ctx context.Context, from source, t Table, content *contentLimit) error {
+	b := block{content: content, columns: t.Columns, write: func(rows [][]any) error { return l.add(ctx, t, rows) }}
 	if err := b.all(func(fn func([]byte) error) error { return from.rows(ctx, t, fn) }); err != nil {
 		return err
 	}
 	if err := l.settle(ctx); err != nil {
 		return err
 	}
-	links := block{columns: t.pick(t.links()), write: func(rows [][]any) error { return l.writeLinks(ctx, t, rows) }}
+	links := block{content: content, columns: t.pick(t.links()), write: func(rows [][]any) error { return l.writeLinks(ctx, t, rows) }}
 	if err := links.all(func(fn func([]byte) error) error { return from.links(ctx, t, fn) }); err != nil {
 		return err
 	}
@@ -67,6 +70,7 @@ func (l *loader) copyTable(ctx context.Context, from source, t Table) error {
 // block collects rows, in the values that drivers accept as arguments, and writes them in
 // blocks of a limited size.
 type block struct {
+	content *contentLimit
 	columns []Column
 	write   func([][]any) error
 	rows    [][]any
@@ -83,6 +87,9 @@ func (b *block) all(each func(func([]byte) error) error) error {
 }
 
 func (b *block) add(encoded []byte) error {
+	if err := b.content.take(encoded); err != nil {
+		return err
+	}
 	row, _, err := decodeRow(encoded, b.columns)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package archive
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"math"
 	"slices"
 	"testing"
@@ -45,6 +47,49 @@ func TestComparisonEndsAtTheFirstRowTooMany(t *testing.T) {
 			}
 		}
 		wantMessage(t, Compare(ctx, db, head.Tables, want), stoa.ArchiveRefused, "settings", "not the same")
+	})
+}
+
+// TestEndlessRowsAreRefused archives and copies a table with more rows than anybody can read.
+func TestEndlessRowsAreRefused(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, ctx context.Context, db *tenantdb.DB) {
+		_, head, _ := archived(t, db, newIdentity(t), WriteOptions{})
+		tenantdbtest.EndlessSettings(t, db, true)
+		head.Tables = slices.DeleteFunc(head.Tables, func(t Table) bool { return t.Name != "settings" })
+		w, err := NewWriter(io.Discard, head, newIdentity(t).Recipient())
+		testkit.Must(t, err)
+		defer w.Abort()
+		w.content.most = 1 << 20
+		wantMessage(t, db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
+			return source{s, db.Engine}.writeTable(ctx, w, head.Tables[0], WriteOptions{})
+		}), stoa.ArchiveRefused, "1048576 bytes")
+		l := loader{db: migrated(t, credential.SQLite)}
+		wantMessage(t, db.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
+			return l.copyTable(ctx, source{s, db.Engine}, head.Tables[0], &contentLimit{most: 1 << 20})
+		}), stoa.ArchiveRefused, "1048576 bytes")
+	})
+}
+
+// TestContentLimit archives and copies stores that are within the limit, and above it.
+func TestContentLimit(t *testing.T) {
+	t.Parallel()
+	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
+		fillStore(t, db)
+		id := newIdentity(t)
+		_, _, total := archived(t, db, id, WriteOptions{})
+		for most, refused := range map[int64]bool{total.Bytes - 1: true, 2 * total.Bytes: false} {
+			_, _, writeErr := Write(t.Context(), db, stoa.NewID[stoa.StoreID](), io.Discard, WriteOptions{MaxBytes: most}, id.Recipient())
+			target := tenantdbtest.Open(t, tenantdbtest.Create(t, credential.SQLite))
+			_, copyErr := Copy(t.Context(), db, target, stoa.NewID[stoa.StoreID](), CopyOptions{MaxBytes: most})
+			for _, err := range []error{writeErr, copyErr} {
+				if refused {
+					wantMessage(t, err, stoa.ArchiveRefused, fmt.Sprint(most), "higher limit")
+				} else if err != nil {
+					t.Errorf("%d of %d bytes: %v", total.Bytes, most, err)
+				}
+			}
+		}
 	})
 }
 

@@ -21,6 +21,8 @@ type WriteOptions struct {
 	OnTable func(Summary) // called after each table; may be nil
 	OnRow   func()        // called after each row; may be nil
 
+	MaxBytes int64 // of all rows in their canonical form; 0: no limit
+
 	tables []Table // in place of Stoa's; for tests
 }
 
@@ -38,6 +40,7 @@ func Write(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, dst io.Writ
 		if err != nil {
 			return err
 		}
+		w.content.most = opts.MaxBytes
 		for _, at = range head.Tables {
 			if err := src.writeTable(ctx, w, at, opts); err != nil {
 				w.Abort()

@@ -33,6 +33,7 @@ type Writer struct {
 	writing chan error      // receives the result of writing it; nil: it is free
 	count   container.Tally // of the current table
 	total   container.Tally
+	content contentLimit
 }
 
 // NewWriter writes the beginning of an archive to dst. The archive can be opened with the
@@ -63,7 +64,7 @@ func (w *Writer) Row(values []any) error {
 
 // row adds an encoded row to the current table.
 func (w *Writer) row(row []byte) error {
-	if err := w.begin(recordRows); err != nil {
+	if err := w.begin(recordRows, row); err != nil {
 		return err
 	}
 	w.block = append(w.block, row...)
@@ -87,7 +88,7 @@ func (w *Writer) Link(values []any) error {
 
 // link adds an encoded link to the current table.
 func (w *Writer) link(link []byte) error {
-	if err := w.begin(recordLinks); err != nil {
+	if err := w.begin(recordLinks, link); err != nil {
 		return err
 	}
 	w.block = append(w.block, link...)
@@ -97,9 +98,12 @@ func (w *Writer) link(link []byte) error {
 var errEnded = errors.New("archive: all tables have ended")
 
 // begin prepares the block for a row of a kind.
-func (w *Writer) begin(kind byte) error {
+func (w *Writer) begin(kind byte, row []byte) error {
 	if w.table == len(w.head.Tables) {
 		return errEnded
+	}
+	if err := w.content.take(row); err != nil {
+		return err
 	}
 	if w.kind == kind {
 		return nil

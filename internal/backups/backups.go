@@ -66,9 +66,11 @@ type Options struct {
 	// store's database have ended. Default 15 s, which is longer than any of their
 	// statements.
 	CloseWait time.Duration
+	// MaxContent is the most content of an archive, in bytes of rows in their canonical form:
+	// its check needs as much of this machine's disk. Default archive.DefaultMaxContent.
+	MaxContent int64
 
-	scryptWork  int   // see scryptWork
-	maxUploaded int64 // see maxUploaded
+	scryptWork int // see scryptWork
 }
 
 const (
@@ -94,8 +96,8 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Lease == 0 {
 		opts.Lease = 30 * time.Second
 	}
-	if opts.maxUploaded == 0 {
-		opts.maxUploaded = maxUploaded
+	if opts.MaxContent == 0 {
+		opts.MaxContent = archive.DefaultMaxContent
 	}
 	if opts.scryptWork == 0 {
 		opts.scryptWork = scryptWork

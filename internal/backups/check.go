@@ -179,7 +179,7 @@ func (s *Service) reading(ctx context.Context, r row, use func(*archive.Reader) 
 	defer file.Close()
 	var limits archive.ReadOptions
 	if r.Origin == Uploaded {
-		limits.MaxBytes = s.opts.maxUploaded
+		limits.MaxBytes = s.opts.MaxContent
 	}
 	a, err := archive.NewReader(file, limits, key.Identity())
 	if err != nil {

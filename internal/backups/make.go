@@ -224,7 +224,7 @@ func (s *Service) writeNow(ctx context.Context, r row, owner lease.Owner) (m mad
 	})
 	m.stored, err = s.storage.Create(ctx, r.Name, func(w io.Writer) error {
 		m.tables, done = nil, Progress{}
-		m.head, m.total, err = archive.Write(ctx, db, r.StoreID, w, archive.WriteOptions{OnRow: func() {
+		m.head, m.total, err = archive.Write(ctx, db, r.StoreID, w, archive.WriteOptions{MaxBytes: s.opts.MaxContent, OnRow: func() {
 			done.Rows++
 			progress(ctx)
 		}, OnTable: func(sum archive.Summary) {

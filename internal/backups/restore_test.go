@@ -373,16 +373,24 @@ func TestBackupWaitsForRestore(t *testing.T) {
 	})
 }
 
-// TestUploadIsBounded checks that an archive whose content is too long is refused and not
-// kept: its check would fill the server's disk.
-func TestUploadIsBounded(t *testing.T) {
+// TestContentIsBounded checks that an archive whose content is too long is refused and not
+// kept, whether it is made here or uploaded: it would fill the server's disk.
+func TestContentIsBounded(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		f := setup(t, db, Options{maxUploaded: 2000}).start(t)
+		f := setup(t, db, Options{MaxContent: 2000}).start(t)
 		p, s := f.store(t, credential.SQLite)
-		b := f.made(t, p, s.ID) // its own archives have no such limit
+		b := f.made(t, p, s.ID)
 		if b.CheckState != CheckPassed {
 			t.Fatalf("archive %+v", b)
+		}
+		f.within(t, s.ID, func(db *tenantdb.DB) error {
+			now := time.Now().UTC()
+			_, err := db.Exec(t.Context(), `INSERT INTO settings (setting_key, setting_value, created_at, updated_at) VALUES ('k', ?, ?, ?)`, `"`+strings.Repeat("x", 2000)+`"`, now, now)
+			return err
+		})
+		if long := f.made(t, p, s.ID); long.State != Failed || long.Fault.Code != stoa.ArchiveRefused || !strings.Contains(long.Fault.Message, "2000 bytes") {
+			t.Errorf("an archive of more: %+v, %+v", long, long.Fault)
 		}
 		k := FileKey{Passphrase: keyring.NewSecret("correct horse battery")}
 		d, err := f.Download(t.Context(), p, s.ID, b.ID, k)

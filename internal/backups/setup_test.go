@@ -41,9 +41,9 @@ func setup(t *testing.T, db *masterdb.DB, opts Options) fixture {
 
 // sharing returns another service on the same databases and archives, whose jobs do not run
 // yet.
-func (f fixture) sharing(t *testing.T) fixture {
+func (f fixture) sharing(t *testing.T, opts Options) fixture {
 	t.Helper()
-	return setupIn(t, f.db, Options{}, f.ring, f.data, f.folder)
+	return setupIn(t, f.db, opts, f.ring, f.data, f.folder)
 }
 
 func setupIn(t *testing.T, db *masterdb.DB, opts Options, ring *keyring.Ring, data, folder string) fixture {

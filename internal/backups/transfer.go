@@ -33,9 +33,6 @@ const (
 	// scryptWork is the logarithm of the work factor that a passphrase costs, and the limit
 	// for those of others: about a second and 256 MiB.
 	scryptWork = 18
-	// maxUploaded is the limit of the decompressed content of an uploaded archive, in bytes:
-	// its check needs as much of the server's disk.
-	maxUploaded = 64 << 30
 	// uploadTimeout is how long an upload may take before its parts are deleted.
 	uploadTimeout = 24 * time.Hour
 )

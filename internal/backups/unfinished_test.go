@@ -34,7 +34,7 @@ func TestLostJobsAreResumed(t *testing.T) {
 		testkit.Must(t, err)
 		f.exec(t, `DELETE FROM river_job WHERE kind LIKE 'backups.%'`)
 
-		again := f.sharing(t).start(t)
+		again := f.sharing(t, Options{}).start(t)
 		testkit.Must(t, again.RunDue(t.Context(), Due{}))
 		if r = again.restored(t, r); r.State != Succeeded {
 			t.Errorf("restore %+v, %+v", r, r.Fault)

@@ -20,6 +20,7 @@ type Backups struct {
 
 	BackupSchedule    string        `name:"backup-schedule" env:"STOA_BACKUP_SCHEDULE" default:"daily=7,weekly=4,monthly=6" help:"How often stores without a schedule of their own are archived, and how many archives are kept: hourly, daily, weekly, monthly; none makes none." placeholder:"LIST" group:"config"`
 	KeepDeletedStores time.Duration `name:"backup-keep-deleted" env:"STOA_BACKUP_KEEP_DELETED" default:"720h" help:"How long the archives of a store are kept that was deleted for good; 0s keeps them for ever." placeholder:"TIME" group:"config"`
+	StoreSizeLimit    int           `name:"store-size-limit" env:"STOA_STORE_SIZE_LIMIT" default:"64" help:"Most content of a store, in GiB of its rows, that is archived, uploaded or moved; a store's server may send rows without an end." placeholder:"GIB" group:"config"`
 }
 
 // ArchiveStorage returns the storage of archives.
@@ -41,6 +42,9 @@ func (c *Config) ArchiveSchedule() (backups.Schedule, error) {
 	return backups.ParseSchedule(c.BackupSchedule)
 }
 
+// MaxContent returns the most content of a store that is archived, uploaded or moved, in bytes.
+func (c *Config) MaxContent() int64 { return int64(c.StoreSizeLimit) << 30 }
+
 func (c *Config) checkBackups(fault func(name, format string, args ...any)) {
 	if _, err := c.ArchiveStorage(); err != nil {
 		fault("STOA_BACKUP_STORAGE", "%v", err)
@@ -50,6 +54,9 @@ func (c *Config) checkBackups(fault func(name, format string, args ...any)) {
 	}
 	if _, err := c.ArchiveSchedule(); err != nil {
 		fault("STOA_BACKUP_SCHEDULE", "%v", err)
+	}
+	if c.StoreSizeLimit < 1 || c.StoreSizeLimit > 1<<20 {
+		fault("STOA_STORE_SIZE_LIMIT", "must be between 1 and %d", 1<<20)
 	}
 	if c.KeepDeletedStores < 0 || c.KeepDeletedStores > 10*365*24*time.Hour {
 		fault("STOA_BACKUP_KEEP_DELETED", "must be between 0s and 87600h")

@@ -79,7 +79,7 @@ var codes = []codeInfo{
 	{stoa.ArchiveOfOtherStore, http.StatusConflict, "The archive is of another store.", "Make a new store of it: clone it."},
 	{stoa.MoveRefused, http.StatusUnprocessableEntity, "The store cannot be moved to that database, or the move cannot be aborted or rolled back any more.", "`detail` says why and what to do."},
 	{stoa.MoveInProgress, http.StatusConflict, "The store is being moved to another database, or its database is being changed.", "Wait for the end, or abort the move."},
-	{stoa.ArchiveRefused, http.StatusUnprocessableEntity, "A database cannot be archived, or an archive cannot be loaded. `detail` names the table and the row.", "Correct the row at its source, or use the same engine."},
+	{stoa.ArchiveRefused, http.StatusUnprocessableEntity, "A database cannot be archived, or an archive cannot be loaded. `detail` names the table and the row, or the limit that the operator has set.", "Correct the row at its source, or use the same engine."},
 	{stoa.ArchiveStorageFailed, http.StatusBadGateway, "The folder or the object storage of the archives failed. `detail` says how.", "Try again; the operator looks at the storage."},
 	{stoa.BackupInUse, http.StatusConflict, "A restore needs the archive, so it cannot be deleted now.", "Delete it when the restore has ended."},
 	{stoa.RestoreInProgress, http.StatusConflict, "An archive is being restored into the store.", "Wait for its end: `GET /api/stores/{id}/backups/restore`."},

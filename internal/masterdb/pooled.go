@@ -33,9 +33,13 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 	if sessions, err = connectSessions(ctx, direct); err != nil {
 		return nil, nil, fmt.Errorf("the server at the URL for sessions: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			sessions.end()
+		}
+	}()
 	want, err := placeOf(ctx, sessions)
 	if err != nil {
-		sessions.end()
 		return nil, nil, err
 	}
 	for _, s := range pinned {
@@ -47,15 +51,14 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 	cfg.ConnConfig.StatementCacheCapacity = 0
 	pooled, err = connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSettings(ctx, c, cfg.level) })
 	if err != nil {
-		sessions.end()
 		return nil, nil, err
 	}
-	if at, err := placeOf(ctx, pooled); err != nil || at != want {
+	at, err := placeOf(ctx, pooled)
+	if err == nil && at != want {
+		err = at.differs(want)
+	}
+	if err != nil {
 		pooled.end()
-		sessions.end()
-		if err == nil {
-			err = at.differs(want)
-		}
 		return nil, nil, err
 	}
 	return pooled, sessions, nil

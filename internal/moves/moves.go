@@ -51,6 +51,9 @@ type Options struct {
 	Process string
 	// Follow is the time between two rounds in which the old database follows. Default 1 min.
 	Follow time.Duration
+	// MaxContent is the most content of a store that is copied, in bytes of rows in their
+	// canonical form. Default archive.DefaultMaxContent.
+	MaxContent int64
 }
 
 // atOnce is how many moves a process works on at once. A server that hangs may hold one for
@@ -67,6 +70,9 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	if opts.Follow == 0 {
 		opts.Follow = time.Minute
+	}
+	if opts.MaxContent == 0 {
+		opts.MaxContent = archive.DefaultMaxContent
 	}
 	if opts.Process == "" {
 		opts.Process = rand.Text()

@@ -70,7 +70,7 @@ func (e *execution) copy(ctx context.Context) (string, applied, error) {
 	}
 	e.countRows(ctx)
 	e.rows.Store(0)
-	head, err := archive.Copy(ctx, e.from.DB, e.to.DB, e.move.StoreID, archive.CopyOptions{OnRows: func(n int64) { e.rows.Add(n) }})
+	head, err := archive.Copy(ctx, e.from.DB, e.to.DB, e.move.StoreID, archive.CopyOptions{OnRows: func(n int64) { e.rows.Add(n) }, MaxBytes: e.opts.MaxContent})
 	if err == nil {
 		err = checkHead(head)
 	}
