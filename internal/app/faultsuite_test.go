@@ -65,7 +65,11 @@ func newFaultSuite(t *testing.T, drainDelay time.Duration, program string) *faul
 	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	f.primary = newPrimary(t)
+	size := "400m"
+	if program != "" { // upgrades go on for half an hour, and write more
+		size = "4g"
+	}
+	f.primary = newPrimary(t, size)
 	f.tenants = newOwnPostgres(t)
 	f.standby = f.attachStandby(closedPort(t))
 	f.settings = []string{
@@ -91,13 +95,13 @@ func newFaultSuite(t *testing.T, drainDelay time.Duration, program string) *faul
 }
 
 // newPrimary starts a primary whose data is on a small file system of its own, so that
-// a test can fill it. Without the right to mount one, the data is in an ordinary
+// a test can fill it, of at most size. Without the right to mount one, the data is in an ordinary
 // directory.
-func newPrimary(t *testing.T) *ownPostgres {
+func newPrimary(t *testing.T, size string) *ownPostgres {
 	t.Helper()
 	p := &ownPostgres{t: t, bin: postgresBin(t), password: "fault-suite", settings: []string{"max_wal_size=64MB", "min_wal_size=32MB", "wal_retrieve_retry_interval=200ms"}}
 	p.makeDir()
-	if syscall.Mount("tmpfs", p.dir, "tmpfs", 0, "size=400m") == nil {
+	if syscall.Mount("tmpfs", p.dir, "tmpfs", 0, "size="+size) == nil {
 		t.Cleanup(func() { _ = syscall.Unmount(p.dir, syscall.MNT_DETACH) })
 		p.give(p.dir)
 	}

@@ -11,9 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -46,8 +49,8 @@ func newOwnPooler(t *testing.T, server *ownPostgres) *ownPooler {
 	server.give(settings)
 	p.process = exec.Command(program, settings)
 	p.process.SysProcAttr = server.as
-	p.start(t)
 	t.Cleanup(p.kill)
+	p.start(t)
 	return p
 }
 
@@ -68,6 +71,9 @@ func (p *ownPooler) start(t *testing.T) {
 }
 
 func (p *ownPooler) kill() {
+	if p.process.Process == nil {
+		return
+	}
 	_ = p.process.Process.Kill()
 	_ = p.process.Wait()
 }
@@ -76,6 +82,27 @@ func (p *ownPooler) url() string {
 	u, _ := url.Parse(p.server.url())
 	u.Host = p.address
 	return u.String()
+}
+
+// busyPooler keeps all sessions of the pooler busy for longer than it takes to find an outage. The
+// calls wait, and are answered.
+func busyPooler(t *testing.T, own *ownPostgres, c client) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), own.url())
+	testkit.Must(t, err)
+	_, err = conn.Exec(t.Context(), `BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE`)
+	testkit.Must(t, err)
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			if a := c.call("GET", "/api/auth/me", nil); a.status != http.StatusOK {
+				t.Errorf("while every session of the pooler is busy: %d: %s", a.status, a.raw)
+			}
+		})
+	}
+	<-time.After(4 * time.Second)
+	testkit.Must(t, conn.Close(t.Context()))
+	calls.Wait()
 }
 
 // TestMasterBehindPooler follows the main path on a master behind a pooler in transaction mode.
@@ -102,6 +129,7 @@ func TestMasterBehindPooler(t *testing.T) {
 	c, _, host := connected(t, s, "outage@example.com")
 	front := func() answer { return client{t: t, url: s.URL}.call("GET", "/api/storefront/store", nil, "Host", host) }
 	front().want(http.StatusOK)
+	busyPooler(t, own, c)
 	for _, fault := range []struct {
 		name       string
 		begin, end func()
@@ -123,8 +151,6 @@ func TestMasterBehindPooler(t *testing.T) {
 		fault.end()
 		testkit.Eventually(t, testkit.Timeout, fault.name+" no longer", func() bool { return c.call("GET", "/api/auth/me", nil).status == http.StatusOK })
 		front().want(http.StatusOK)
-		if err := s.Master.CheckListen(t.Context()); err != nil {
-			t.Errorf("%s: notifications afterwards: %v", fault.name, err)
-		}
+		testkit.Eventually(t, testkit.Timeout, "notifications after "+fault.name, func() bool { return s.Master.CheckListen(t.Context()) == nil })
 	}
 }

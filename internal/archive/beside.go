@@ -20,14 +20,24 @@ type besideWriter struct {
 type blockBeside struct {
 	table Table
 	rows  [][]any
-	ended chan error // receives the result once
+	err   error         // after ended is closed
+	ended chan struct{} // closed at the end
+}
+
+func (b *blockBeside) hasEnded() bool {
+	select {
+	case <-b.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // stop ends the block that is being inserted.
 func (b *besideWriter) stop() {
 	if b.last != nil {
 		b.cancel()
-		<-b.last.ended //nolint:errcheck // the load has failed already
+		<-b.last.ended
 		b.last = nil
 	}
 }
@@ -36,17 +46,18 @@ func (b *besideWriter) stop() {
 // tables have no other than, needs no second connection.
 func (l *loader) add(ctx context.Context, t Table, rows [][]any) error {
 	b := &l.beside
-	if b.last != nil && len(b.last.ended) > 0 {
+	if b.last != nil && b.last.hasEnded() {
 		if err := l.collect(ctx); err != nil {
 			return err
 		}
 	}
 	if b.last == nil && b.next && !b.denied && l.db.ArchiveSQL().CopyIn {
 		beside, cancel := context.WithCancel(ctx)
-		block := &blockBeside{t, rows, make(chan error, 1)}
+		block := &blockBeside{table: t, rows: rows, ended: make(chan struct{})}
 		b.last, b.cancel, b.next = block, cancel, false
 		go func() {
-			block.ended <- stoa.CatchPanic(func() error { return l.writeRows(beside, t, rows) })
+			defer close(block.ended)
+			block.err = stoa.CatchPanic(func() error { return l.writeRows(beside, t, rows) })
 		}()
 		return nil
 	}
@@ -74,18 +85,19 @@ func (l *loader) settle(ctx context.Context) error {
 // collect waits for the block beside. If there was no connection for it, it is inserted now.
 func (l *loader) collect(ctx context.Context) error {
 	b := &l.beside
-	block, err := b.last, <-b.last.ended
+	block := b.last
+	<-block.ended
 	b.cancel()
 	b.last = nil
 	switch {
-	case err == nil:
+	case block.err == nil:
 		l.stored(block.rows)
 		return nil
-	case tenantdb.IsConnectFailure(err) && ctx.Err() == nil:
+	case tenantdb.IsConnectFailure(block.err) && ctx.Err() == nil:
 		b.denied = true
 		return l.write(ctx, block.table, block.rows)
 	}
-	return err
+	return block.err
 }
 
 // write inserts a block of rows.

@@ -113,7 +113,7 @@ func (s *Service) recordCheck(ctx context.Context, id stoa.BackupID, restored bo
 
 // check reads the whole archive, and compares its totals with those on record.
 func (s *Service) check(ctx context.Context, r row, restore bool) error {
-	return s.reading(ctx, r, func(a *archive.Reader) (err error) {
+	return s.reading(ctx, r, archive.ReadOptions{}, func(a *archive.Reader) (err error) {
 		if err := a.Head.CheckStore(r.StoreID); err != nil && r.Origin != Uploaded {
 			return err
 		}
@@ -167,7 +167,7 @@ func readAll(ctx context.Context, a *archive.Reader, onRows func(int64)) error {
 }
 
 // reading opens an archive of the storage and calls use.
-func (s *Service) reading(ctx context.Context, r row, use func(*archive.Reader) error) error {
+func (s *Service) reading(ctx context.Context, r row, limits archive.ReadOptions, use func(*archive.Reader) error) error {
 	key, err := s.key(ctx, r.StoreID)
 	if err != nil {
 		return err
@@ -177,10 +177,6 @@ func (s *Service) reading(ctx context.Context, r row, use func(*archive.Reader) 
 		return missing(err)
 	}
 	defer file.Close()
-	var limits archive.ReadOptions
-	if r.Origin == Uploaded {
-		limits.MaxBytes = s.opts.MaxContent
-	}
 	a, err := archive.NewReader(file, limits, key.Identity())
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ func (s *Service) checkSource(ctx context.Context, r restoreRow) error {
 	if err != nil {
 		return err
 	}
-	return s.reading(ctx, b, func(a *archive.Reader) error {
+	return s.reading(ctx, b, archive.ReadOptions{}, func(a *archive.Reader) error {
 		if err := r.accepts(a.Head); err != nil {
 			return err
 		}
@@ -220,7 +220,7 @@ func (s *Service) loadBackup(ctx context.Context, r restoreRow, id stoa.BackupID
 	if err != nil {
 		return err
 	}
-	err = s.reading(ctx, b, func(a *archive.Reader) error {
+	err = s.reading(ctx, b, archive.ReadOptions{}, func(a *archive.Reader) error {
 		if err := r.accepts(a.Head); err != nil {
 			return err
 		}

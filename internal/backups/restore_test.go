@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -386,17 +387,21 @@ func TestContentIsBounded(t *testing.T) {
 		}
 		f.within(t, s.ID, func(db *tenantdb.DB) error {
 			now := time.Now().UTC()
-			_, err := db.Exec(t.Context(), `INSERT INTO settings (setting_key, setting_value, created_at, updated_at) VALUES ('k', ?, ?, ?)`, `"`+strings.Repeat("x", 2000)+`"`, now, now)
+			_, err := db.Exec(t.Context(), `INSERT INTO pages (id, slug, title, body, published, created_at, updated_at) VALUES (?, 'a', 't', ?, true, ?, ?)`,
+				"018f2b6c-7d1e-7c3a-9f00-000000000001", strings.Repeat("x", 3<<20), now, now)
 			return err
 		})
 		if long := f.made(t, p, s.ID); long.State != Failed || long.Fault.Code != stoa.ArchiveRefused || !strings.Contains(long.Fault.Message, "2000 bytes") {
 			t.Errorf("an archive of more: %+v, %+v", long, long.Fault)
 		}
 		k := FileKey{Passphrase: keyring.NewSecret("correct horse battery")}
-		d, err := f.Download(t.Context(), p, s.ID, b.ID, k)
+		to, err := k.recipient(10)
 		testkit.Must(t, err)
 		var file bytes.Buffer
-		testkit.Must(t, d.WriteTo(t.Context(), &file))
+		f.within(t, s.ID, func(db *tenantdb.DB) error {
+			_, _, err := archive.Write(t.Context(), db, s.ID, &file, archive.WriteOptions{}, to)
+			return err
+		})
 		_, err = f.Upload(t.Context(), p, s.ID, k, &file)
 		wantCode(t, err, stoa.PayloadTooLarge)
 		testkit.Eventually(t, time.Minute, "the refused file is gone", func() bool { return len(f.files(t)) == 1 })

@@ -222,7 +222,9 @@ func (s *Service) receive(ctx context.Context, r row, identity age.Identity, con
 
 // readMade reads an archive of the storage whole, and records in m what it contains.
 func (s *Service) readMade(ctx context.Context, r row, m *made) error {
-	return s.reading(ctx, r, func(a *archive.Reader) error {
+	// Beside its rows an archive has a manifest, and a few bytes around each block.
+	limits := archive.ReadOptions{MaxBytes: s.opts.MaxContent + s.opts.MaxContent>>10 + 2<<20}
+	return s.reading(ctx, r, limits, func(a *archive.Reader) error {
 		if err := a.Head.CheckSchema(); err != nil {
 			return err
 		}

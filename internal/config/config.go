@@ -118,7 +118,6 @@ func (c *Config) Faults() []Defect {
 	return faults
 }
 
-// checkAddresses checks where the server listens and by which names it is reached.
 // checkMaster checks that the sessions' URL, which restores use, leads to the same kind of server.
 func (c *Config) checkMaster(fault func(name, format string, args ...any)) {
 	isPostgres := func(url string) bool { return strings.HasPrefix(url, "postgres") }
@@ -127,6 +126,7 @@ func (c *Config) checkMaster(fault func(name, format string, args ...any)) {
 	}
 }
 
+// checkAddresses checks where the server listens and by which names it is reached.
 func (c *Config) checkAddresses(fault func(name, format string, args ...any)) {
 	if c.Port < 0 || c.Port > 65535 {
 		fault("PORT", "must be between 0 and 65535")

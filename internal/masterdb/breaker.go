@@ -41,6 +41,7 @@ var errSkipped = errors.New("masterdb: this host did not answer a moment ago; th
 // it allows no connection until a probe has succeeded. It is safe for concurrent use.
 type breaker struct {
 	probeConfig  *pgx.ConnConfig
+	beyond       *pgx.ConnConfig // of the server, if probeConfig leads to a pooler that shares its sessions; otherwise nil
 	severalHosts bool
 	probes       chan struct{} // requests a probe
 	lastRead     atomic.Int64  // when a byte last came from the server, as returned by now
@@ -284,10 +285,9 @@ func (b *breaker) probe(ctx context.Context) {
 	began := b.now()
 	probing, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(probing, b.probeConfig)
+	conn, err := b.ask(probing)
 	if err == nil {
 		defer conn.Close(probing) //nolint:errcheck // nothing is pending
-		err = conn.Ping(probing)
 	}
 	switch {
 	case ctx.Err() != nil: // the breaker is being closed down
@@ -300,6 +300,25 @@ func (b *breaker) probe(ctx context.Context) {
 	default:
 		b.set(err)
 	}
+}
+
+// ask returns a connection to the server, which has answered. Of a pooler it asks no more than to be
+// let in: whether the server answers is asked beside it, because all sessions of the pooler may be
+// busy, for instance waiting for a migration.
+func (b *breaker) ask(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, b.probeConfig)
+	if err == nil && b.beyond != nil {
+		_ = conn.Close(ctx)
+		conn, err = pgx.ConnectConfig(ctx, b.beyond)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Ping(ctx); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
 }
 
 // set closes the breaker, or opens it when err is not nil.

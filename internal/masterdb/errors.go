@@ -79,6 +79,8 @@ func (db *DB) MapError(ctx context.Context, err error) error {
 			db.breaker().requestProbe()
 		}
 		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database cannot be reached at the moment. "+nothingLost)
+	case errors.Is(err, errSettings):
+		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database cannot be used at the moment. "+nothingLost)
 	case isRetryable(err), isOverloaded(err):
 		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database has too much to do at the moment. "+nothingLost)
 	default:

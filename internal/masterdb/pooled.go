@@ -10,8 +10,7 @@ import (
 )
 
 // maxSessions limits the sessions of a master that is reached through a pooler in transaction
-// mode. The job queue listens in one; a migration takes two more. The listener and presence
-// have connections of their own.
+// mode. A migration takes two. Presence and the listeners have connections of their own.
 const maxSessions = 4
 
 // trackedSettings are the settings that a pooler keeps for each of its clients, whichever
@@ -33,14 +32,21 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 	if sessions, err = connectSessions(ctx, direct); err != nil {
 		return nil, nil, fmt.Errorf("the server at the URL for sessions: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			sessions.end()
-		}
-	}()
+	if pooled, err = connectPooler(ctx, cfg, direct, sessions); err != nil {
+		sessions.end()
+		return nil, nil, err
+	}
+	return pooled, sessions, nil
+}
+
+// connectPooler opens the pool of the pooler before the server of the sessions.
+func connectPooler(ctx context.Context, cfg, direct *serverConfig, sessions *server) (*server, error) {
+	if err := refusePooler(ctx, cfg.ConnConfig); err != nil && !errors.Is(err, ErrTransactionPooling) {
+		return nil, err
+	}
 	want, err := placeOf(ctx, sessions)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, s := range pinned {
 		if trackedSettings[s.name] {
@@ -49,9 +55,10 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 	}
 	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cfg.ConnConfig.StatementCacheCapacity = 0
-	pooled, err = connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSettings(ctx, c, cfg.level) })
+	cfg.breaker.beyond = direct.breaker.probeConfig
+	pooled, err := connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSettings(ctx, c, cfg.level) })
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	at, err := placeOf(ctx, pooled)
 	if err == nil && at != want {
@@ -59,22 +66,26 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 	}
 	if err != nil {
 		pooled.end()
-		return nil, nil, err
+		return nil, err
 	}
-	return pooled, sessions, nil
+	return pooled, nil
 }
 
-// place tells apart the databases and schemas in which statements may end.
-type place struct{ started, database, schema string }
+// place is where, and as whom, statements are run.
+type place struct{ started, database, role, schema string }
 
 func placeOf(ctx context.Context, s *server) (p place, err error) {
-	err = s.QueryRow(ctx, `SELECT pg_postmaster_start_time()::text, current_database()::text, coalesce(current_schema()::text, '')`).Scan(&p.started, &p.database, &p.schema)
+	err = s.QueryRow(ctx, `SELECT pg_postmaster_start_time()::text, current_database()::text, current_user::text, coalesce(current_schema()::text, '')`).
+		Scan(&p.started, &p.database, &p.role, &p.schema)
 	return p, err
 }
 
 func (p place) differs(want place) error {
 	if p.started != want.started || p.database != want.database {
 		return errors.New("the pooler and the URL for sessions lead to different databases: give both the same server and database")
+	}
+	if p.role != want.role {
+		return fmt.Errorf("the pooler uses the role %q and the URL for sessions the role %q: give both the same", p.role, want.role)
 	}
 	return fmt.Errorf("the tables are in the schema %q, and the pooler's sessions look in %q first: "+
 		"put that schema first with ALTER ROLE … SET search_path, and reconnect the pooler (PgBouncer: RECONNECT)", want.schema, p.schema)
@@ -85,7 +96,7 @@ var errSettings = errors.New("a pooler in transaction mode keeps no settings of 
 // checkSettings returns an error that names the settings of a pooler's session that are not
 // those that Stoa needs.
 func checkSettings(ctx context.Context, c *pgx.Conn, level string) error {
-	needed := append([]setting{{isolationSetting, level}}, pinned...)
+	needed := append([]setting{{isolationSetting, level}, {"session_replication_role", "origin"}}, pinned...)
 	needed = append(needed, newerSettings...)
 	names := make([]string, len(needed))
 	for i, s := range needed {

@@ -76,7 +76,7 @@ func TestPooledMasterWithSessions(t *testing.T) {
 		t.Fatalf("%d migrations, %v", n, err)
 	}
 	testkit.Must(t, db.CheckListen(t.Context()))
-	_, err = db.Sessions().Exec(t.Context(), `CREATE TABLE things (id bigint PRIMARY KEY, text text NOT NULL)`)
+	_, err = db.Sessions().Exec(t.Context(), `CREATE TABLE things (id integer PRIMARY KEY, text text NOT NULL)`)
 	testkit.Must(t, err)
 
 	const calls, each = 60, 20
@@ -103,8 +103,9 @@ func TestPooledMasterWithSessions(t *testing.T) {
 			}
 		})
 	}
-	for i := range 5 { // what is known of a statement may no longer be so
-		_, err := db.Sessions().Exec(t.Context(), fmt.Sprintf(`ALTER TABLE things ADD COLUMN more_%d text NOT NULL DEFAULT ''`, i))
+	// What is known of the types of a statement is no longer so.
+	for _, change := range []string{`id TYPE bigint`, `text TYPE varchar(100)`, `id TYPE numeric`, `text TYPE text`, `id TYPE bigint`} {
+		_, err := db.Sessions().Exec(t.Context(), `ALTER TABLE things ALTER COLUMN `+change)
 		testkit.Must(t, err)
 	}
 	running.Wait()
@@ -130,7 +131,14 @@ func TestPooledMasterIsRefused(t *testing.T) {
 	m.refused(t, m.pooler, "sqlite:master.db", "must be postgres://")
 	m.refused(t, "sqlite:master.db", m.server, "must be postgres://")
 	m.refused(t, m.pooler+"&default_transaction_isolation=serializable", m.server, `default_transaction_isolation is "read committed"`)
-	m.refused(t, m.pooler, newPooledMaster(t).server, "different databases")
+	other := newPooledMaster(t)
+	m.refused(t, m.pooler, other.server, "different databases")
+	otherRole, err := url.Parse(other.server)
+	testkit.Must(t, err)
+	otherRole.Path = "/" + m.name
+	m.refused(t, m.pooler, otherRole.String(), "the role")
+	statements := poolerURL(t, transactionMode, "stoa_statement")
+	m.refused(t, statements, m.server, "statement mode")
 
 	db, err := masterdb.OpenPooled(t.Context(), m.pooler, m.server)
 	testkit.Must(t, err)
@@ -146,6 +154,11 @@ func TestPooledMasterIsRefused(t *testing.T) {
 func (m pooledMaster) newSessions(t *testing.T) {
 	t.Helper()
 	m.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s'`, m.name)
+	testkit.Eventually(t, testkit.Timeout, "the sessions have ended", func() bool {
+		var n int
+		testkit.Must(t, m.admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE usename = $1`, m.name).Scan(&n))
+		return n == 0
+	})
 }
 
 // TestRoleSettingsOfPooledMaster checks that each setting of a role that would change what is

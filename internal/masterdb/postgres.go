@@ -159,7 +159,9 @@ func connectServer(ctx context.Context, cfg *serverConfig, begin func(context.Co
 	if err != nil {
 		return nil, err
 	}
-	if err := pool.Ping(ctx); err != nil {
+	opening, cancel := context.WithTimeout(ctx, 2*cfg.ConnConfig.ConnectTimeout) // a pooler may have no free session
+	defer cancel()
+	if err := pool.Ping(opening); err != nil {
 		pool.Close()
 		if !errors.Is(err, errSettings) {
 			err = fmt.Errorf("it does not answer: %w", err)
