@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/stoahq/stoa/internal/keyring"
@@ -115,7 +116,7 @@ func TestMasterBehindPooler(t *testing.T) {
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.JWTExpiresIn = 15 * time.Minute
 	cfg.MasterDBSessionURL = keyring.NewSecret(own.url())
-	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "MASTER_DB_SESSION_URL must be postgres://") {
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "MASTER_DB_URL must be postgres://") {
 		t.Errorf("sessions of PostgreSQL beside SQLite: %v", err)
 	}
 	cfg.MasterDBURL, cfg.MasterDBSessionURL = keyring.NewSecret(pooler.url()), keyring.Secret{}
@@ -123,6 +124,17 @@ func TestMasterBehindPooler(t *testing.T) {
 		t.Fatalf("without a URL for sessions: %v", err)
 	}
 	cfg.MasterDBSessionURL = keyring.NewSecret(own.url())
+	other, _ := url.Parse(own.url())
+	other.Path = "/template1"
+	identity := filepath.Join(t.TempDir(), "identity")
+	key, err := age.GenerateX25519Identity()
+	testkit.Must(t, err)
+	testkit.Must(t, os.WriteFile(identity, []byte(key.String()), 0o600))
+	status, _, said := command(t, "restore", "--master", "no-such-file", "--identity="+identity, "--yes", "--data-dir="+cfg.DataDir,
+		"--master-db-url="+pooler.url(), "--master-db-session-url="+other.String()+"\n")
+	if status != 1 || !strings.Contains(said, "different databases") {
+		t.Errorf("a restore into another database than the pooler's: %d, %s", status, said)
+	}
 	s := startServer(t, cfg)
 	journey(t, s, credential.SQLite)
 

@@ -74,6 +74,13 @@ func (cmd restoreCmd) Run(e *Env) error {
 	if err != nil {
 		return err
 	}
+	if e.Cfg.MasterSessionURL() != "" { // it goes there alone, which must be the pooler's database
+		master, err := e.Cfg.OpenMasterDB(e.Ctx)
+		if err != nil {
+			return plain(err)
+		}
+		master.Close()
+	}
 	source, name, err := cmd.open(e)
 	if err != nil {
 		return plain(err)

@@ -56,7 +56,7 @@ func (c *Config) checkBackups(fault func(name, format string, args ...any)) {
 		fault("STOA_BACKUP_SCHEDULE", "%v", err)
 	}
 	if c.StoreSizeLimit < 1 || c.StoreSizeLimit > 1<<20 {
-		fault("STOA_STORE_SIZE_LIMIT", "must be between 1 and %d", 1<<20)
+		fault("STOA_STORE_SIZE_LIMIT", "must be between 1 and %d GiB", 1<<20)
 	}
 	if c.KeepDeletedStores < 0 || c.KeepDeletedStores > 10*365*24*time.Hour {
 		fault("STOA_BACKUP_KEEP_DELETED", "must be between 0s and 87600h")

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -118,11 +119,17 @@ func (c *Config) Faults() []Defect {
 	return faults
 }
 
-// checkMaster checks that the sessions' URL, which restores use, leads to the same kind of server.
+// checkMaster checks the URLs of a master behind a pooler.
 func (c *Config) checkMaster(fault func(name, format string, args ...any)) {
-	isPostgres := func(url string) bool { return strings.HasPrefix(url, "postgres") }
-	if sessions := c.MasterDBSessionURL.Reveal(); sessions != "" && !(isPostgres(sessions) && isPostgres(c.MasterURL())) {
-		fault("MASTER_DB_SESSION_URL", "must be postgres://…, as MASTER_DB_URL then is: that of a pooler in transaction mode")
+	isPostgres := func(url string) bool {
+		return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+	}
+	sessions := c.MasterSessionURL()
+	if sessions != "" && !isPostgres(sessions) {
+		fault("MASTER_DB_SESSION_URL", "must be postgres://…: the address of the database server itself")
+	}
+	if sessions != "" && !isPostgres(c.MasterURL()) {
+		fault("MASTER_DB_URL", "must be postgres://… where MASTER_DB_SESSION_URL is set: the address of the pooler before that server")
 	}
 }
 
@@ -276,16 +283,17 @@ func (c *Config) MasterURL() string {
 	if c.MasterDBURL.IsZero() {
 		return "sqlite:" + filepath.Join(c.DataDir, "master.db")
 	}
-	return c.MasterDBURL.Reveal()
+	return strings.TrimSpace(c.MasterDBURL.Reveal()) // a file of a secret ends with a new line
 }
+
+// MasterSessionURL returns the URL for sessions of a master behind a pooler in transaction mode,
+// or "".
+func (c *Config) MasterSessionURL() string { return strings.TrimSpace(c.MasterDBSessionURL.Reveal()) }
 
 // MasterServerURL is MasterURL, but for a master behind a pooler in transaction mode: there it is
 // the URL of the server itself.
 func (c *Config) MasterServerURL() string {
-	if !c.MasterDBSessionURL.IsZero() {
-		return c.MasterDBSessionURL.Reveal()
-	}
-	return c.MasterURL()
+	return cmp.Or(c.MasterSessionURL(), c.MasterURL())
 }
 
 // Address returns the address of the public listener.

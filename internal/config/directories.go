@@ -110,8 +110,8 @@ func (c *Config) CheckDirs() error {
 // OpenMasterDB opens the master database. SQLite does not report why it cannot write. The
 // error is therefore that of the directory check, if that fails.
 func (c *Config) OpenMasterDB(ctx context.Context) (*masterdb.DB, error) {
-	master, err := masterdb.OpenPooled(ctx, c.MasterURL(), c.MasterDBSessionURL.Reveal())
-	if errors.Is(err, masterdb.ErrTransactionPooling) {
+	master, err := masterdb.OpenPooled(ctx, c.MasterURL(), c.MasterSessionURL())
+	if errors.Is(err, masterdb.ErrTransactionPooling) && c.MasterSessionURL() == "" {
 		return nil, fmt.Errorf("%w (MASTER_DB_SESSION_URL)", err)
 	}
 	path, ok := strings.CutPrefix(c.MasterURL(), "sqlite:")

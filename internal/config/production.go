@@ -53,7 +53,7 @@ func (c *Config) productionFaults() []Defect {
 	out = append(out, c.productionPlaceFaults()...)
 	out = append(out, c.productionPaymentFaults()...)
 	out = append(out, c.productionSupabaseFaults()...)
-	for _, s := range []struct{ name, url string }{{"MASTER_DB_URL", c.MasterURL()}, {"MASTER_DB_SESSION_URL", c.MasterDBSessionURL.Reveal()}} {
+	for _, s := range []struct{ name, url string }{{"MASTER_DB_URL", c.MasterURL()}, {"MASTER_DB_SESSION_URL", c.MasterSessionURL()}} {
 		if hosts := publicHosts(masterdb.Plaintext(s.url)); len(hosts) > 0 {
 			out = append(out, Defect{Name: s.name, text: "lets passwords and data travel in plaintext to " + strings.Join(hosts, ", "),
 				Remedy: "add sslmode=verify-full, or sslmode=require when the server's certificate cannot be checked"})

@@ -137,8 +137,12 @@ func (r *findings) examineMaster(ctx context.Context, cfg *config.Config, master
 		r.add("master database", nil, "not made yet; 'stoa serve' makes it", "")
 		return false
 	}
+	urls := "MASTER_DB_URL"
+	if cfg.MasterSessionURL() != "" {
+		urls += ", MASTER_DB_SESSION_URL"
+	}
 	master, err := cfg.OpenMasterDB(ctx)
-	if !r.add("master database", err, "answers", "check MASTER_DB_URL and that the server runs and admits this machine") {
+	if !r.add("master database", err, "answers", "do as it says, or check "+urls+" and that the server runs and admits this machine") {
 		return false
 	}
 	defer master.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -29,7 +30,11 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 		return nil, nil, fmt.Errorf("the URL for sessions: %w", err)
 	}
 	direct.level, direct.MaxConns = cfg.level, maxSessions
-	if sessions, err = connectSessions(ctx, direct); err != nil {
+	sessions, err = connectSessions(ctx, direct)
+	switch {
+	case errors.Is(err, ErrTransactionPooling):
+		return nil, nil, errSwapped
+	case err != nil:
 		return nil, nil, fmt.Errorf("the server at the URL for sessions: %w", err)
 	}
 	if pooled, err = connectPooler(ctx, cfg, direct, sessions); err != nil {
@@ -39,9 +44,17 @@ func connectPooled(ctx context.Context, cfg *serverConfig, sessionURL string) (p
 	return pooled, sessions, nil
 }
 
+var errSwapped = errors.New("the URL for sessions leads to a connection pooler in transaction mode, which has none to give: " +
+	"give it the address of the database server itself. Are the two URLs swapped?")
+
+// settingsFor is how long a connection to a pooler is used. Its sessions may get other settings
+// meanwhile, which are checked when a connection is opened.
+const settingsFor = time.Minute
+
 // connectPooler opens the pool of the pooler before the server of the sessions.
 func connectPooler(ctx context.Context, cfg, direct *serverConfig, sessions *server) (*server, error) {
-	if err := refusePooler(ctx, cfg.ConnConfig); err != nil && !errors.Is(err, ErrTransactionPooling) {
+	// Another failure is found again below, where a setting that is its cause has been named.
+	if err := refusePooler(ctx, cfg.ConnConfig); errors.Is(err, ErrStatementPooling) || errors.Is(err, context.DeadlineExceeded) {
 		return nil, err
 	}
 	want, err := placeOf(ctx, sessions)
@@ -55,6 +68,7 @@ func connectPooler(ctx context.Context, cfg, direct *serverConfig, sessions *ser
 	}
 	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cfg.ConnConfig.StatementCacheCapacity = 0
+	cfg.lifetime = settingsFor
 	cfg.breaker.beyond = direct.breaker.probeConfig
 	pooled, err := connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSettings(ctx, c, cfg.level) })
 	if err != nil {

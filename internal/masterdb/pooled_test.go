@@ -127,7 +127,7 @@ func TestPooledMasterIsRefused(t *testing.T) {
 	t.Parallel()
 	m := newPooledMaster(t)
 	m.refused(t, m.pooler, "", "for sessions beside it")
-	m.refused(t, m.pooler, m.pooler, "keeps no session")
+	m.refused(t, m.pooler, m.pooler, "swapped")
 	m.refused(t, m.pooler, "sqlite:master.db", "must be postgres://")
 	m.refused(t, "sqlite:master.db", m.server, "must be postgres://")
 	m.refused(t, m.pooler+"&default_transaction_isolation=serializable", m.server, `default_transaction_isolation is "read committed"`)

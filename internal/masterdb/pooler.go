@@ -106,8 +106,13 @@ func refusePooler(ctx context.Context, cfg *pgx.ConnConfig) error {
 	}
 	defer second.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is pending
 	shares, err := SharesSessions(ctx, first, second)
-	if err == nil && shares {
+	switch {
+	case err == nil && shares:
 		return ErrTransactionPooling
+	case ctx.Err() != nil:
+		return fmt.Errorf("a connection pooler stands before it and gives no session in time: allow it more of them: %w", err)
+	case errors.Is(err, ErrStatementPooling):
+		return fmt.Errorf("%w. Use its session or transaction mode", err)
 	}
 	return err
 }

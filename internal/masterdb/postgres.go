@@ -86,12 +86,9 @@ func isolation(parameters map[string]string) (level string, err error) {
 const holdsMaster = `EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class s ON s.relnamespace = c.relnamespace AND s.relname = 'store_databases'
 	WHERE c.relnamespace = n.oid AND c.relname = 'goose_db_version')`
 
-// maxLifetime and its jitter limit the lifetime of a connection, so that names are resolved
-// anew. The jitter keeps connections that were opened together from ending together.
-const (
-	maxLifetime    = 30 * time.Minute
-	lifetimeJitter = 6 * time.Minute
-)
+// maxLifetime limits the lifetime of a connection, so that names are resolved anew. The jitter
+// of a fifth keeps connections that were opened together from ending together.
+const maxLifetime = 30 * time.Minute
 
 // These are the idle times of a connection after which its socket is checked before use,
 // and after which the server is pinged.
@@ -117,8 +114,9 @@ type server struct {
 // serverConfig says how a server is reached.
 type serverConfig struct {
 	*pgxpool.Config
-	breaker *breaker // all connections of the configuration go through it
-	level   string   // the isolation level
+	breaker  *breaker      // all connections of the configuration go through it
+	level    string        // the isolation level
+	lifetime time.Duration // of a connection
 }
 
 func parsePostgres(url string) (*serverConfig, error) {
@@ -132,7 +130,7 @@ func parsePostgres(url string) (*serverConfig, error) {
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
-	return &serverConfig{cfg, newBreaker(cfg.ConnConfig), level}, nil
+	return &serverConfig{cfg, newBreaker(cfg.ConnConfig), level, maxLifetime}, nil
 }
 
 // connectServer opens a pool. begin is called with each new connection before its use.
@@ -152,7 +150,7 @@ func connectServer(ctx context.Context, cfg *serverConfig, begin func(context.Co
 		return nil
 	}
 	cfg.ShouldPing = shouldPing
-	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
+	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = cfg.lifetime, cfg.lifetime/5
 	var open atomic.Pointer[pgxpool.Pool]
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return keepAfter(err, open.Load()) }
 	pool, err := pgxpool.NewWithConfig(ctx, cfg.Config)
