@@ -70,13 +70,17 @@ func connectPooler(ctx context.Context, cfg, direct *serverConfig, sessions *ser
 	cfg.ConnConfig.StatementCacheCapacity = 0
 	cfg.lifetime = settingsFor
 	cfg.breaker.beyond = direct.breaker.probeConfig
-	pooled, err := connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSettings(ctx, c, cfg.level) })
+	pooled, err := connectServer(ctx, cfg, func(ctx context.Context, c *pgx.Conn) error { return checkSession(ctx, c, cfg.level, want.schema) })
 	if err != nil {
 		return nil, err
 	}
 	at, err := placeOf(ctx, pooled)
-	if err == nil && at != want {
-		err = at.differs(want)
+	switch {
+	case err != nil:
+	case at.started != want.started || at.database != want.database:
+		err = errors.New("the pooler and the URL for sessions lead to different databases: give both the same server and database")
+	case at.role != want.role:
+		err = fmt.Errorf("the pooler uses the role %q and the URL for sessions the role %q: give both the same", at.role, want.role)
 	}
 	if err != nil {
 		pooled.end()
@@ -94,27 +98,24 @@ func placeOf(ctx context.Context, s *server) (p place, err error) {
 	return p, err
 }
 
-func (p place) differs(want place) error {
-	if p.started != want.started || p.database != want.database {
-		return errors.New("the pooler and the URL for sessions lead to different databases: give both the same server and database")
-	}
-	if p.role != want.role {
-		return fmt.Errorf("the pooler uses the role %q and the URL for sessions the role %q: give both the same", p.role, want.role)
-	}
-	return fmt.Errorf("the tables are in the schema %q, and the pooler's sessions look in %q first: "+
-		"put that schema first with ALTER ROLE … SET search_path, and reconnect the pooler (PgBouncer: RECONNECT)", want.schema, p.schema)
-}
-
 var errSettings = errors.New("a pooler in transaction mode keeps no settings of a session, and the role's are not those that Stoa needs")
 
-// checkSettings returns an error that names the settings of a pooler's session that are not
-// those that Stoa needs.
-func checkSettings(ctx context.Context, c *pgx.Conn, level string) error {
+// checkSession returns an error that names the settings of a pooler's session that are not those
+// that Stoa needs, or says that its statements do not go to the schema.
+func checkSession(ctx context.Context, c *pgx.Conn, level, schema string) error {
 	needed := append([]setting{{isolationSetting, level}, {"session_replication_role", "origin"}}, pinned...)
 	needed = append(needed, newerSettings...)
 	names := make([]string, len(needed))
 	for i, s := range needed {
 		names[i] = s.name
+	}
+	var at string
+	if err := c.QueryRow(ctx, `SELECT coalesce(current_schema()::text, '')`).Scan(&at); err != nil {
+		return err
+	}
+	if at != schema {
+		return fmt.Errorf("%w: the tables are in the schema %q, and its sessions look in %q first. "+
+			"Put that schema first with ALTER ROLE … SET search_path, and reconnect the pooler (PgBouncer: RECONNECT)", errSettings, schema, at)
 	}
 	rows, err := c.Query(ctx, `SELECT coalesce(current_setting(name, true), '') FROM unnest($1::text[]) WITH ORDINALITY n (name, place) ORDER BY place`, names)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/testkit"
@@ -148,6 +149,32 @@ func TestPooledMasterIsRefused(t *testing.T) {
 	m.exec(t, `ALTER ROLE %s SET search_path = pg_catalog`, m.name)
 	m.newSessions(t)
 	m.refused(t, m.pooler, m.server, `the tables are in the schema "public"`)
+}
+
+// TestSettingsThatChangeLater changes the role's settings while a platform runs. New connections,
+// as there are every minute, are refused, and calls fail for that reason.
+func TestSettingsThatChangeLater(t *testing.T) {
+	t.Parallel()
+	m := newPooledMaster(t)
+	db, err := masterdb.OpenPooled(t.Context(), m.pooler, m.server)
+	testkit.Must(t, err)
+	defer db.Close()
+	for setting, want := range map[string]string{`search_path = pg_catalog`: `the schema "public"`, `synchronous_commit = off`: "synchronous_commit is"} {
+		m.exec(t, `ALTER ROLE %s SET %s`, m.name, setting)
+		m.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s' AND application_name = 'stoa'`, m.name)
+		var one int
+		var got error
+		testkit.Eventually(t, testkit.Timeout, setting+" is found", func() bool {
+			db.Pool().Reset()
+			got = db.Get(t.Context(), &one, `SELECT 1`)
+			return got != nil && strings.Contains(got.Error(), want)
+		}, &got)
+		if stoa.CodeOf(got) != stoa.PlatformUnavailable {
+			t.Errorf("%s: %v", setting, got)
+		}
+		m.exec(t, `ALTER ROLE %s RESET search_path`, m.name)
+		m.exec(t, `ALTER ROLE %s SET synchronous_commit = on`, m.name)
+	}
 }
 
 // newSessions ends the pooler's sessions, which have the role's former settings.
