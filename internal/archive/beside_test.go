@@ -165,16 +165,24 @@ func TestBlocksBesideEachOther(t *testing.T) {
 	}
 }
 
-// TestBlockThatGotNoConnection begins a block while others have all connections.
-func TestBlockThatGotNoConnection(t *testing.T) {
-	t.Parallel()
-	needsPostgres(t)
+// besideLoader returns a loader for the table samples of a new database, whose next block goes
+// in beside another one.
+func besideLoader(t *testing.T) (credential.Credentials, *loader) {
+	t.Helper()
 	c := tenantdbtest.Create(t, credential.PostgreSQL)
 	db := tenantdbtest.Open(t, c)
 	_, err := db.Migrate(t.Context())
 	testkit.Must(t, err)
 	exec(t, db, samplesDDL[credential.PostgreSQL])
-	l := loader{db: db, beside: besideWriter{next: true}}
+	return c, &loader{db: db, beside: besideWriter{next: true}}
+}
+
+// TestBlockThatGotNoConnection begins a block while others have all connections.
+func TestBlockThatGotNoConnection(t *testing.T) {
+	t.Parallel()
+	needsPostgres(t)
+	c, l := besideLoader(t)
+	db := l.db
 	row := []any{besideID(1), nil, nil, nil, nil, nil, nil, nil, nil}
 	db.LimitConnections(1) // of those that the migration has left
 	db.LimitConnections(10)
@@ -222,14 +230,9 @@ func TestFaultsOfBlocksBeside(t *testing.T) {
 func TestLoadEndsItsBlockBeside(t *testing.T) {
 	t.Parallel()
 	needsPostgres(t)
-	c := tenantdbtest.Create(t, credential.PostgreSQL)
-	db := tenantdbtest.Open(t, c)
-	_, err := db.Migrate(t.Context())
-	testkit.Must(t, err)
-	exec(t, db, samplesDDL[credential.PostgreSQL])
+	c, l := besideLoader(t)
 	release := lockTable(t, c.Database, "samples", "EXCLUSIVE")
 	defer release()
-	l := loader{db: db, beside: besideWriter{next: true}}
 	ctx, cancel := context.WithCancel(t.Context())
 	row := func(n int) [][]any { return [][]any{{besideID(n), nil, nil, nil, nil, nil, nil, nil, nil}} }
 	testkit.Must(t, l.add(ctx, everyType, row(1)))

@@ -53,7 +53,8 @@ const settingsFor = time.Minute
 
 // connectPooler opens the pool of the pooler before the server of the sessions.
 func connectPooler(ctx context.Context, cfg, direct *serverConfig, sessions *server) (*server, error) {
-	// Another failure is found again below, where a setting that is its cause has been named.
+	// Any other failure is found again below, where the settings are looked at first: one of them
+	// may be its cause.
 	if err := refusePooler(ctx, cfg.ConnConfig); errors.Is(err, ErrStatementPooling) || errors.Is(err, context.DeadlineExceeded) {
 		return nil, err
 	}

@@ -96,6 +96,24 @@ func TestDisturbedMove(t *testing.T) {
 	})
 }
 
+// TestMoveIsBounded moves a store with more rows than may be copied.
+func TestMoveIsBounded(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		r := newReplica(t, db)
+		r.opts.MaxContent = 100
+		for _, engine := range engines()[1:] {
+			store := r.connected(t, credential.SQLite)
+			m, err := r.Start(t.Context(), r.owner, store, Target{Credentials: tenantdbtest.Create(t, engine)})
+			testkit.Must(t, err)
+			m = r.await(t, m, inState(Kept, Failed, Aborted))
+			if m.State != Failed || m.Fault == nil || m.Fault.Code != stoa.ArchiveRefused || !strings.Contains(m.Fault.Message, "100 bytes") {
+				t.Errorf("%s: the move is %s: %v", engine, m.State, m.Fault.Err())
+			}
+		}
+	})
+}
+
 // fill gives a database an order with an item.
 func fill(t *testing.T, db *tenantdb.DB) {
 	t.Helper()
