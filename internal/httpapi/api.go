@@ -95,6 +95,7 @@ type api struct {
 	crossOrigin    http.CrossOriginProtection
 	mux            *mux
 	options        map[string]routeOptions // by pattern
+	exact          map[exactRoute]routeOptions
 	metrics        *metrics
 	hosts          map[string]bool
 	streams        streams
@@ -114,7 +115,7 @@ func New(d Domains, cfg Config) http.Handler {
 // newAPI returns an api with all routes.
 func newAPI(d Domains, cfg Config) *api {
 	a := &api{
-		Domains: d, Config: cfg, mux: &mux{}, options: map[string]routeOptions{}, metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(),
+		Domains: d, Config: cfg, mux: &mux{}, options: map[string]routeOptions{}, exact: map[exactRoute]routeOptions{}, metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(),
 		stall: stallTimeout, logUnavailable: rate.Sometimes{Interval: 10 * time.Second},
 	}
 	a.console = a.newConsole()

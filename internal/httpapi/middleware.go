@@ -26,9 +26,11 @@ type request struct {
 	client  accounts.Client
 	address netip.Addr // the client's; zero when unknown
 	host    string
-	header  http.Header // of the response
-	options routeOptions
-	version string // of the API; empty for pages
+	// platform says that the host is the platform's own, and not a store's.
+	platform bool
+	header   http.Header // of the response
+	options  routeOptions
+	version  string // of the API; empty for pages
 	// versionErr says that the request names a version that there is not.
 	versionErr error
 	body       io.Reader // of a streamed route
@@ -113,8 +115,10 @@ func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
 	}
 	// The id is always generated here: a client that could choose it could make
 	// two requests look like one in the audit log.
-	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.clientIP(r), host: r.Host, header: w.Header(), options: a.optionsOf(r)}
-	if strings.HasPrefix(r.URL.Path, "/api/") && a.isPlatform(r.Host) { // a shop tells nothing of the platform
+	req := &request{
+		id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.clientIP(r), host: r.Host, platform: a.isPlatform(r.Host), header: w.Header(), options: a.optionsOf(r),
+	}
+	if req.platform && strings.HasPrefix(r.URL.Path, "/api/") { // a shop tells nothing of the platform
 		req.version, req.versionErr = requestedVersion(r)
 		w.Header().Set(versionHeader, req.version)
 	}

@@ -80,7 +80,7 @@ func addItem(h http.Header, name, item string) {
 // limitAddress counts a request of any route by client address. Health checks have a
 // separate limit, which other requests do not use up.
 func (a *api) limitAddress(ctx context.Context) error {
-	req := requestOf(ctx)
+	req := requestIn(ctx)
 	if req.options.rate == rateHealth {
 		return a.limit(ctx, ratelimit.Address("health", req.address), healthRate)
 	}

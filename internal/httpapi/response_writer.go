@@ -17,6 +17,9 @@ const (
 	stallTimeout = 20 * time.Second
 	// sendTimeout bounds the sending of a response, after the route's timeout.
 	sendTimeout = 90 * time.Second
+	// heldBack is how much of a body net/http keeps until the handler returns, in bytes
+	// (bufferBeforeChunkingSize): such a body does not wait for the client.
+	heldBack = 2 << 10
 	// freeWrite is the size of a write that is not counted against the memory
 	// budget: net/http has buffers of this size.
 	freeWrite = 4 << 10
@@ -126,10 +129,14 @@ func (w *responseWriter) memoryKey() ratelimit.Key {
 }
 
 func (w *responseWriter) send(b []byte) (n int, err error) {
-	err = w.await(func() (err error) {
+	if w.bytes+int64(len(b)) <= heldBack {
 		n, err = w.ResponseWriter.Write(b)
-		return err
-	})
+	} else {
+		err = w.await(func() (err error) {
+			n, err = w.ResponseWriter.Write(b)
+			return err
+		})
+	}
 	w.bytes += int64(n)
 	if w.taken += n; w.taken >= stallBytes {
 		w.taken, w.waited = 0, 0

@@ -29,7 +29,7 @@ import (
 func newTestAPI(memory *ratelimit.ByteBudget) *api {
 	return &api{
 		Config: Config{Log: slog.New(slog.DiscardHandler)}, Domains: Domains{Memory: memory}, metrics: newMetrics(nil, memory), stall: stallTimeout,
-		mux: &mux{}, options: map[string]routeOptions{},
+		mux: &mux{}, options: map[string]routeOptions{}, exact: map[exactRoute]routeOptions{},
 	}
 }
 

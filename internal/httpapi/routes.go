@@ -101,11 +101,27 @@ func (o routeOptions) timeoutOf(r *http.Request) time.Duration {
 
 // optionsOf returns the options of the route that a request matches.
 func (a *api) optionsOf(r *http.Request) routeOptions {
+	if o, ok := a.exact[exactRoute{r.Method, r.URL.Path}]; ok {
+		return o
+	}
 	_, pattern := a.mux.Handler(r)
 	if o, ok := a.options[pattern]; ok {
 		return o
 	}
 	return fallbackOptions
+}
+
+// exactRoute is a route that has one path.
+type exactRoute struct{ method, path string }
+
+// state records the options of a pattern. Those of an exact route are found without the
+// mux, which would otherwise be searched twice for each request.
+func (a *api) state(pattern string, o routeOptions) {
+	a.options[pattern] = o
+	method, path, _ := strings.Cut(pattern, " ")
+	if path != "" && !strings.Contains(path, "{") && !strings.HasSuffix(path, "/") {
+		a.exact[exactRoute{method, path}] = o
+	}
 }
 
 // mux is an http.ServeMux that remembers its patterns.
@@ -152,7 +168,7 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 		op.MaxBodyBytes = o.maxBody
 	}
 	op.Middlewares = a.routeMiddlewares(o)
-	a.options[op.Method+" "+op.Path] = o
+	a.state(op.Method+" "+op.Path, o)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		release, err := a.admit(ctx, o.rate)
 		if err != nil {
@@ -188,7 +204,7 @@ func (a *api) routeMiddlewares(o routeOptions) (all huma.Middlewares) {
 
 // page registers a handler outside the OpenAPI document.
 func (a *api) page(pattern string, o routeOptions, handle http.HandlerFunc) {
-	a.options[pattern] = o
+	a.state(pattern, o)
 	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if o.maxBody != noBody {
 			r.Body = http.MaxBytesReader(w, r.Body, o.maxBody)

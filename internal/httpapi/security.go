@@ -27,16 +27,16 @@ const (
 // headers.
 func (a *api) security(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		platform := a.isPlatform(r.Host)
-		a.setSecurityHeaders(w.Header(), r, platform)
+		req := requestIn(r.Context())
+		a.setSecurityHeaders(w.Header(), r, req.platform)
 		if a.setCORSHeaders(w, r) {
 			return // a preflight request
 		}
-		if err := a.checkRequest(r, platform); err != nil {
+		if err := a.checkRequest(r, req); err != nil {
 			a.writeError(w, r, err)
 			return
 		}
-		if req, ok := r.Context().Value(requestKey{}).(*request); ok && req.options.streamed {
+		if req.options.streamed {
 			r.Body = http.MaxBytesReader(w, steadyBody{r.Body, w}, req.options.maxBody)
 			req.body = r.Body
 			defer setReadDeadline(w, bodyTimeout)
@@ -50,20 +50,20 @@ func (a *api) security(next http.Handler) http.Handler {
 }
 
 // checkRequest returns why a request is refused, or nil.
-func (a *api) checkRequest(r *http.Request, platform bool) error {
+func (a *api) checkRequest(r *http.Request, req *request) error {
 	if len(r.RequestURI) > maxURL {
 		return stoa.Errorf(stoa.URITooLong, "The address is longer than %d bytes.", maxURL)
 	}
-	if err := checkURL(r, requestOf(r.Context()).options.list); err != nil {
+	if err := checkURL(r, req.options.list); err != nil {
 		return err
 	}
 	if err := a.limitAddress(r.Context()); err != nil {
 		return err
 	}
-	if err := requestOf(r.Context()).versionErr; err != nil {
-		return err
+	if req.versionErr != nil {
+		return req.versionErr
 	}
-	if requestOf(r.Context()).options.rate != rateHealth && !platform && !isStorefrontPath(r.URL.Path) {
+	if req.options.rate != rateHealth && !req.platform && !isStorefrontPath(r.URL.Path) {
 		return stoa.Errorf(stoa.NotFound, "There is nothing at this address.")
 	}
 	return nil
@@ -104,18 +104,33 @@ func isIPAddress(host string) bool {
 // setSecurityHeaders sets the headers of every response. Pages replace the
 // Content-Security-Policy by their own.
 func (a *api) setSecurityHeaders(h http.Header, r *http.Request, platform bool) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	for _, f := range fixedHeaders {
+		h[f.name] = f.value
+	}
 	if platform && strings.HasPrefix(a.BaseURL, "https:") {
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 	}
 	if strings.HasPrefix(r.URL.Path, "/api/") {
-		h.Set("Cache-Control", "no-store")
+		h[cacheControl] = noStore
 	}
 }
+
+// fixedHeaders are the headers of every response. All responses share their values, which
+// nothing changes in place.
+var fixedHeaders = []struct {
+	name  string // in its canonical form
+	value []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
+	{"Cross-Origin-Opener-Policy", []string{"same-origin"}},
+}
+
+const cacheControl = "Cache-Control"
+
+var noStore = []string{"no-store"}
 
 // setCORSHeaders lets pages of the configured origins read the API (the Fetch
 // standard's CORS protocol). It answers preflight requests and reports whether

@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
 // A merchant's database may contain more than the schema allows: a constraint can be
@@ -15,15 +17,11 @@ import (
 const idLength = 36
 
 // cutText returns SQL for a text of at most limit characters.
-func cutText(expression string, limit int) string {
-	return "substr(" + expression + ", 1, " + strconv.Itoa(limit+1) + ")"
-}
+func cutText(expression string, limit int) string { return tenantdb.CutText(expression, limit+1) }
 
 // cutAny is like cutText, for an expression of another type, such as an id or JSON.
 // NULL may become an empty text.
-func cutAny(expression string, limit int) string {
-	return cutText("concat("+expression+", '')", limit)
-}
+func cutAny(expression string, limit int) string { return tenantdb.CutAny(expression, limit+1) }
 
 // cutID returns SQL for an id.
 func cutID(expression string) string { return cutAny(expression, idLength) }

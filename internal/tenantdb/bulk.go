@@ -78,7 +78,7 @@ func (b *Bulk) Tx(ctx context.Context, fn func(*Tx) error) error {
 			return err
 		}
 		defer t.Rollback() //nolint:errcheck // has no effect after Commit
-		if err := fn(&Tx{t, b.db.account, b.db.log, b.db.statements}); err != nil {
+		if err := fn(&Tx{t, b.db.dialect, b.db.account, b.db.log, b.db.statements}); err != nil {
 			return err
 		}
 		if err := t.Commit(); err != nil {

@@ -156,11 +156,21 @@ func clip(s string) string {
 type fieldRule struct {
 	index  int
 	column string
-	max    int // in characters or, for bytes, in bytes
+	max    int  // in characters or, for bytes, in bytes
+	scans  bool // its type has a Scan method, which has checked it
+	isRow  bool // it, or what it points to, has fields of its own
 }
 
 // rowRules caches the rules of each struct type that rows were read into.
 var rowRules sync.Map // of reflect.Type to []fieldRule
+
+// ruleOf returns the rule for a value without a name of its own.
+func ruleOf(t reflect.Type) fieldRule {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return fieldRule{max: maxText, scans: reflect.PointerTo(t).Implements(scannerType), isRow: isRow(t)}
+}
 
 var (
 	timeType    = reflect.TypeFor[time.Time]()
@@ -179,7 +189,8 @@ func rulesOf(t reflect.Type) []fieldRule {
 	var rules []fieldRule
 	for i := range t.NumField() {
 		f := t.Field(i)
-		r := fieldRule{index: i, column: f.Tag.Get("db"), max: maxText}
+		r := ruleOf(f.Type)
+		r.index, r.column = i, f.Tag.Get("db")
 		if r.column == "" {
 			r.column = strings.ToLower(f.Name)
 		}
@@ -197,10 +208,14 @@ func rulesOf(t reflect.Type) []fieldRule {
 // the bytes that it takes in an answer.
 func checkRow(v reflect.Value) (size int, err error) {
 	if !isRow(v.Type()) {
-		return checkValue("", v, maxText)
+		return ruleOf(v.Type()).check(v)
 	}
+	return checkFields(v)
+}
+
+func checkFields(v reflect.Value) (size int, err error) {
 	for _, r := range rulesOf(v.Type()) {
-		n, err := checkValue(r.column, v.Field(r.index), r.max)
+		n, err := r.check(v.Field(r.index))
 		if err != nil {
 			return 0, err
 		}
@@ -209,35 +224,34 @@ func checkRow(v reflect.Value) (size int, err error) {
 	return size, nil
 }
 
-// checkValue does the same as checkRow for one column. A type with its own Scan
-// method has already checked itself.
-func checkValue(column string, v reflect.Value, most int) (size int, err error) {
+// check does the same as checkRow for one column.
+func (r fieldRule) check(v reflect.Value) (size int, err error) {
 	switch v.Kind() { //nolint:exhaustive // every value of another kind can be used
 	case reflect.Pointer:
 		if v.IsNil() {
 			return 0, nil
 		}
-		return checkValue(column, v.Elem(), most)
+		return r.check(v.Elem())
 	case reflect.String:
-		return textSize(v.String()), textFault(column, v.String(), most)
+		return textSize(v.String()), textFault(r.column, v.String(), r.max)
 	case reflect.Slice:
 		if v.Type().Elem().Kind() != reflect.Uint8 {
 			return 0, nil
 		}
-		if v.Len() > most && !reflect.PointerTo(v.Type()).Implements(scannerType) {
-			return 0, &contentError{column: column, reason: fmt.Sprintf("has more than %d bytes", most)}
+		if v.Len() > r.max && !r.scans {
+			return 0, &contentError{column: r.column, reason: fmt.Sprintf("has more than %d bytes", r.max)}
 		}
 		return v.Len(), nil
 	case reflect.Float32, reflect.Float64:
 		if f := v.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
-			return 0, &contentError{column: column, reason: "is no finite number"}
+			return 0, &contentError{column: r.column, reason: "is no finite number"}
 		}
 	case reflect.Struct:
 		if v.Type() == timeType {
-			return 0, timeFault(column, v)
+			return 0, timeFault(r.column, *v.Addr().Interface().(*time.Time)) //nolint:forcetypeassert // its type is known
 		}
-		if isRow(v.Type()) {
-			return checkRow(v)
+		if r.isRow {
+			return checkFields(v)
 		}
 	}
 	return 0, nil
@@ -274,9 +288,8 @@ func textFault(column, s string, most int) error {
 
 // timeFault rejects a time that RFC 3339 cannot represent. The MySQL driver
 // returns the zero time for 0000-00-00.
-func timeFault(column string, v reflect.Value) error {
-	t, ok := v.Interface().(time.Time)
-	if year := t.UTC().Year(); ok && !t.IsZero() && year >= 1 && year <= 9999 {
+func timeFault(column string, t time.Time) error {
+	if year := t.UTC().Year(); !t.IsZero() && year >= 1 && year <= 9999 {
 		return nil
 	}
 	return &contentError{column: column, reason: "is no date of the years 1 to 9999"}

@@ -154,7 +154,7 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 func (db *DB) selectRows(ctx context.Context, dst any, query string, args []any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
-		return db.account.selectRows(ctx, db.sqlx, dst, db.sqlx.Rebind(query), values(args))
+		return db.account.selectRows(ctx, db.sqlx, dst, db.text(query), values(args))
 	})
 }
 
@@ -175,7 +175,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 func (db *DB) exec(ctx context.Context, query string, args []any) (n int64, err error) {
 	err = db.retry(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
-		n, err = affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
+		n, err = affected(db.sqlx.ExecContext(ctx, db.text(query), values(args)...))
 		return err
 	})
 	return n, err
@@ -200,7 +200,7 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 			return beforeCommit(err)
 		}
 		defer t.Rollback() //nolint:errcheck // has no effect after Commit
-		if err := fn(&Tx{t, db.account, db.log, db.statements}); err != nil {
+		if err := fn(&Tx{t, db.dialect, db.account, db.log, db.statements}); err != nil {
 			return beforeCommit(err)
 		}
 		return t.Commit()
@@ -325,6 +325,7 @@ func unavailable(err error) *stoa.Error {
 // Tx is one transaction in a tenant database.
 type Tx struct {
 	sqlx       *sqlx.Tx
+	dialect    *dialect
 	account    account
 	log        *slog.Logger
 	statements *tracing.Statements
@@ -335,7 +336,7 @@ func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) (err 
 	span := tx.statements.Begin(ctx, query)
 	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
-	return tx.account.getRow(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
+	return tx.account.getRow(ctx, tx.sqlx, dst, tx.dialect.text(query), values(args))
 }
 
 // Select does the same as DB.Select inside the transaction.
@@ -343,7 +344,7 @@ func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) (e
 	span := tx.statements.Begin(ctx, query)
 	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
-	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
+	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.dialect.text(query), values(args))
 }
 
 // Exec does the same as DB.Exec inside the transaction.
@@ -351,7 +352,7 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err
 	span := tx.statements.Begin(ctx, query)
 	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
-	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
+	return affected(tx.sqlx.ExecContext(ctx, tx.dialect.text(query), values(args)...))
 }
 
 // Stmt is a prepared statement of a transaction.
@@ -364,7 +365,7 @@ type Stmt struct {
 // server its parsing. The caller must call Close before the transaction ends.
 func (tx *Tx) Prepare(ctx context.Context, query string) (_ *Stmt, err error) {
 	defer recoverDriver(tx.log, &err)
-	s, err := tx.sqlx.PreparexContext(ctx, tx.sqlx.Rebind(query))
+	s, err := tx.sqlx.PreparexContext(ctx, tx.dialect.text(query))
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,9 @@ type dialect struct {
 	migrations goose.Dialect
 	// driver is the name by which sqlx knows how placeholders are written.
 	driver string
+	// cutText and cutAny are the SQL of CutText and CutAny. %[1]s is the expression and %[2]s
+	// the limit.
+	cutText, cutAny string
 	// isolation is the level of a transaction, and snapshot that of a snapshot. The zero
 	// value is the server's default.
 	isolation, snapshot sql.IsolationLevel
@@ -45,6 +48,8 @@ type dialect struct {
 	archive ArchiveSQL
 	// recorder is the SQL of moves.
 	recorder Recorder
+
+	texts queryTexts
 }
 
 // builtin returns the built-in migrations.

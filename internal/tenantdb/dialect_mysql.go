@@ -9,6 +9,8 @@ var mysqlDialect = dialect{
 	folder:        "mysql",
 	migrations:    goose.DialectMySQL,
 	driver:        "mysql",
+	cutText:       `substr(%[1]s, 1, %[2]s)`,
+	cutAny:        `substr(concat(%[1]s, ''), 1, %[2]s)`,
 	beginSnapshot: `START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY`,
 	foldsNames:    true,
 	marker: `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row SMALLINT NOT NULL PRIMARY KEY CHECK (single_row = 1),

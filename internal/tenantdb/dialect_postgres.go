@@ -8,9 +8,13 @@ import (
 
 // postgresDialect is the dialect of PostgreSQL and Supabase.
 var postgresDialect = dialect{
-	folder:      "postgres",
-	migrations:  goose.DialectPostgres,
-	driver:      "pgx",
+	folder:     "postgres",
+	migrations: goose.DialectPostgres,
+	driver:     "pgx",
+	// The planner drops a cast to a length that the column cannot exceed, so that a read of
+	// Stoa's own schema costs the server nothing.
+	cutText:     `CAST(%[1]s AS varchar(%[2]s))`,
+	cutAny:      `CAST(%[1]s AS varchar(%[2]s))`,
 	isolation:   sql.LevelReadCommitted,
 	snapshot:    sql.LevelRepeatableRead,
 	native:      true,

@@ -9,6 +9,8 @@ var sqliteDialect = dialect{
 	folder:     "sqlite",
 	migrations: goose.DialectSQLite3,
 	driver:     "sqlite3",
+	cutText:    `substr(%[1]s, 1, %[2]s)`,
+	cutAny:     `substr(concat(%[1]s, ''), 1, %[2]s)`,
 	embedded:   true,
 	marker: `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row integer NOT NULL PRIMARY KEY CHECK (single_row = 1),
 		store_id text NOT NULL, created_at timestamp NOT NULL)`,

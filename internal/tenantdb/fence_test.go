@@ -52,9 +52,10 @@ func TestForgedFence(t *testing.T) {
 func TestWriterMeetsTwoMoves(t *testing.T) {
 	t.Parallel()
 	fenced := &pgconn.PgError{Code: fenceState}
-	third := &DB{}
+	third, ended := &DB{}, new(hold)
+	ended.ended.Store(true)
 	to := func(next *DB) func(context.Context) (Lease, bool, error) {
-		return func(context.Context) (Lease, bool, error) { return Lease{DB: next, release: func() {}}, true, nil }
+		return func(context.Context) (Lease, bool, error) { return Lease{DB: next, hold: ended}, true, nil }
 	}
 	first := &DB{successor: to(&DB{successor: to(third)})}
 	err := first.afterMove(t.Context(), fenced, func(db *DB) error {

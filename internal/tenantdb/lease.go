@@ -2,7 +2,7 @@ package tenantdb
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -13,7 +13,14 @@ import (
 // Lease is the permission to use a store's database until Release.
 type Lease struct {
 	*DB
-	release func()
+	hold *hold
+}
+
+// hold is what all copies of a lease share.
+type hold struct {
+	manager *Manager
+	pool    *pool
+	ended   atomic.Bool
 }
 
 // Acquire leases the store's database and opens it if necessary. If several
@@ -41,7 +48,7 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 		m.release(p)
 		return Lease{}, p.err
 	}
-	return Lease{DB: p.db, release: sync.OnceFunc(func() { m.release(p) })}, nil
+	return Lease{DB: p.db, hold: &hold{manager: m, pool: p}}, nil
 }
 
 // isReady reports whether p is open. A pool that failed to open is removed from
@@ -74,7 +81,11 @@ func (m *Manager) await(ctx context.Context, p *pool) error {
 }
 
 // Release ends the lease. A second call does nothing.
-func (l Lease) Release() { l.release() }
+func (l Lease) Release() {
+	if !l.hold.ended.Swap(true) {
+		l.hold.manager.release(l.hold.pool)
+	}
+}
 
 // lease adds a lease to the store's pool. The caller that finds no pool creates it
 // and must open it.

@@ -14,10 +14,10 @@ import (
 // their reads.
 func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
 	if !db.dialect.native {
-		return db.account.getRow(ctx, db.sqlx, dst, db.sqlx.Rebind(query), args)
+		return db.account.getRow(ctx, db.sqlx, dst, db.text(query), args)
 	}
 	return db.withPgx(ctx, func(c *pgx.Conn) error {
-		return db.account.getPgx(ctx, c, dst, db.sqlx.Rebind(query), args)
+		return db.account.getPgx(ctx, c, dst, db.text(query), args)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
 
@@ -90,8 +91,8 @@ func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string,
 		return ErrNotFound
 	}
 	v := reflect.ValueOf(dst).Elem()
-	if err := scanPgx(rows, v); err != nil {
-		return scanFault(err)
+	if err := scanPgx(c.TypeMap(), rows, v); err != nil {
+		return err
 	}
 	rows.Close() // reads the rest of the answer
 	if err := rows.Err(); err != nil {
@@ -103,7 +104,12 @@ func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string,
 // pgxMapping says which fields of a struct type a query's columns belong to.
 type pgxMapping struct {
 	columns []string
-	fields  [][]int // as reflect.Value.FieldByIndex has them
+	fields  []pgxField
+}
+
+type pgxField struct {
+	path   []int // as reflect.Value.FieldByIndex takes it
+	isText bool  // it is a string
 }
 
 // pgxMappings caches the last mapping of each struct type, by reflect.Type. Queries for a
@@ -111,37 +117,45 @@ type pgxMapping struct {
 var pgxMappings sync.Map
 
 // scanPgx scans the current row into v. It maps columns to fields as sqlx does for the
-// other engines.
-func scanPgx(rows pgx.Rows, v reflect.Value) error {
+// other engines. Texts, which most columns are, are copied without a plan of the driver's.
+func scanPgx(types *pgtype.Map, rows pgx.Rows, v reflect.Value) error {
+	columns := rows.FieldDescriptions()
 	if !isRow(v.Type()) {
-		return rows.Scan(v.Addr().Interface())
+		return scanFault(rows.Scan(v.Addr().Interface()))
 	}
-	fields, err := fieldsOf(v.Type(), rows.FieldDescriptions())
+	fields, err := fieldsOf(v.Type(), columns)
 	if err != nil {
 		return err
 	}
-	dst := make([]any, len(fields))
-	for i, field := range fields {
-		dst[i] = v.FieldByIndex(field).Addr().Interface()
+	for i, raw := range rows.RawValues() {
+		column, field := &columns[i], v.FieldByIndex(fields[i].path)
+		if fields[i].isText && raw != nil && isTextType(column.DataTypeOID) {
+			field.SetString(string(raw))
+		} else if err := types.Scan(column.DataTypeOID, column.Format, raw, field.Addr().Interface()); err != nil {
+			return &contentError{column: clip(column.Name), reason: "cannot be read", cause: err}
+		}
 	}
-	return rows.Scan(dst...)
+	return nil
 }
 
+// isTextType reports whether a type's values are their text in both formats.
+func isTextType(oid uint32) bool { return oid == pgtype.TextOID || oid == pgtype.VarcharOID }
+
 // fieldsOf returns the field of each column, or an error for a column that has none.
-func fieldsOf(t reflect.Type, columns []pgconn.FieldDescription) ([][]int, error) {
+func fieldsOf(t reflect.Type, columns []pgconn.FieldDescription) ([]pgxField, error) {
 	known, _ := pgxMappings.Load(t)
 	if m, ok := known.(*pgxMapping); ok && slices.EqualFunc(m.columns, columns, func(name string, c pgconn.FieldDescription) bool { return name == c.Name }) {
 		return m.fields, nil
 	}
-	m := &pgxMapping{columns: make([]string, len(columns))}
+	m := &pgxMapping{columns: make([]string, len(columns)), fields: make([]pgxField, len(columns))}
 	for i, c := range columns {
 		m.columns[i] = c.Name
 	}
-	m.fields = rowMapper.TraversalsByName(t, m.columns)
-	for i, field := range m.fields {
-		if len(field) == 0 {
-			return nil, fmt.Errorf("a column %q was not asked for", clip(m.columns[i]))
+	for i, path := range rowMapper.TraversalsByName(t, m.columns) {
+		if len(path) == 0 {
+			return nil, &contentError{reason: fmt.Sprintf("a column %q was not asked for", clip(m.columns[i]))}
 		}
+		m.fields[i] = pgxField{path, t.FieldByIndex(path).Type == reflect.TypeFor[string]()}
 	}
 	pgxMappings.Store(t, m)
 	return m.fields, nil
@@ -205,14 +219,14 @@ func scanRow(rows *sqlx.Rows, v reflect.Value) error {
 	if isRow(v.Type().Elem()) {
 		scan = rows.StructScan
 	}
-	if err := scan(v.Interface()); err != nil {
-		return scanFault(err)
-	}
-	return nil
+	return scanFault(scan(v.Interface()))
 }
 
-// scanFault returns the content error for a column that cannot be converted.
+// scanFault returns the content error for a column that cannot be converted, or nil.
 func scanFault(err error) error {
+	if err == nil {
+		return nil
+	}
 	var arg pgx.ScanArgError
 	if errors.As(err, &arg) {
 		return &contentError{column: arg.FieldName, reason: "cannot be read", cause: err}

@@ -95,7 +95,7 @@ func (db *DB) beginSnapshotBy(ctx context.Context, conn *sqlx.Conn) (_ *Snapshot
 // Select does the same as DB.Select in the snapshot.
 func (s *Snapshot) Select(ctx context.Context, dst any, query string, args ...any) (err error) {
 	defer recoverDriver(s.db.log, &err)
-	return s.db.wrap(s.db.account.selectRows(ctx, s.q, dst, s.db.sqlx.Rebind(query), values(args)))
+	return s.db.wrap(s.db.account.selectRows(ctx, s.q, dst, s.db.text(query), values(args)))
 }
 
 // EachRow calls fn with the values of each row, as the driver returns them. The values are
@@ -103,7 +103,7 @@ func (s *Snapshot) Select(ctx context.Context, dst any, query string, args ...an
 // bytes as any other answer of a server, so the query must limit its rows.
 func (s *Snapshot) EachRow(ctx context.Context, fn func([]any) error, query string, args ...any) (err error) {
 	defer recoverDriver(s.db.log, &err)
-	rows, err := s.q.QueryxContext(ctx, s.db.sqlx.Rebind(query), values(args)...)
+	rows, err := s.q.QueryxContext(ctx, s.db.text(query), values(args)...)
 	if err != nil {
 		return s.db.wrap(readError{err})
 	}

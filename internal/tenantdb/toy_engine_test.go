@@ -29,6 +29,8 @@ var toyDialect = dialect{
 	folder:     sqliteDialect.folder, // what it understands; there is no self-test
 	migrations: sqliteDialect.migrations,
 	driver:     "sqlite3",
+	cutText:    sqliteDialect.cutText,
+	cutAny:     sqliteDialect.cutAny,
 	embedded:   true,
 	marker:     `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row integer PRIMARY KEY, store_id text NOT NULL, created_at timestamp NOT NULL)`,
 	parts:      sqliteDialect.parts,
@@ -48,14 +50,14 @@ func DialectNames() map[string]bool {
 // mayBeZero are the fields of dialect and of ArchiveSQL whose zero value means something, and
 // ofServers those which embedded engines do not have.
 var (
-	mayBeZero = []string{"isolation", "snapshot", "beginSnapshot", "embedded", "native", "sharedNames", "foldsNames", "Unsafe", "CopyIn"}
+	mayBeZero = []string{"isolation", "snapshot", "beginSnapshot", "embedded", "native", "sharedNames", "foldsNames", "Unsafe", "CopyIn", "texts"}
 	ofServers = []string{"selfTest", "selfTests"}
 )
 
 // missing lists the parts that an engine lacks: every field of its dialect that is not above,
 // its migrations, their structure, and itself.
 func (r registration) missing() (parts []string) {
-	for _, of := range []reflect.Value{reflect.ValueOf(*r.dialect), reflect.ValueOf(r.dialect.archive)} {
+	for _, of := range []reflect.Value{reflect.ValueOf(r.dialect).Elem(), reflect.ValueOf(r.dialect.archive)} {
 		for i := range of.NumField() {
 			name := of.Type().Field(i).Name
 			optional := slices.Contains(mayBeZero, name) || r.dialect.embedded && slices.Contains(ofServers, name)
@@ -95,7 +97,7 @@ func TestEveryEngineIsComplete(t *testing.T) {
 		}
 	}
 	want := []string{
-		"folder", "migrations", "driver", "marker", "selfTest", "selfTests", "parts", "archive", "recorder",
+		"folder", "migrations", "driver", "cutText", "cutAny", "marker", "selfTest", "selfTests", "parts", "archive", "recorder",
 		"Version", "TableNamed", "Bytes", "JSONText", "Upsert", "Proposed", "files of migrations", "file of the structure", "engine",
 	}
 	if diff := cmp.Diff(want, registration{dialect: &dialect{}}.missing()); diff != "" {
