@@ -212,14 +212,14 @@ func openPostgres(ctx context.Context, url, sessionURL string) (*DB, error) {
 	if sessionURL == "" {
 		s, err := connectSessions(ctx, cfg)
 		if err != nil {
-			return nil, fmt.Errorf("master database: %w", err)
+			return nil, openError{err}
 		}
 		db.pool, db.sessions, db.servers = s.Pool, s.Pool, []*server{s}
 		return db, nil
 	}
 	pooled, sessions, err := connectPooled(ctx, cfg, sessionURL)
 	if err != nil {
-		return nil, fmt.Errorf("master database: %w", err)
+		return nil, openError{err}
 	}
 	db.pool, db.sessions, db.servers = pooled.Pool, sessions.Pool, []*server{pooled, sessions}
 	return db, nil
