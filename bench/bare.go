@@ -107,6 +107,9 @@ func (bareCmd) Run(ctx context.Context) error {
 		e.SetEscapeHTML(false)
 		_ = e.Encode(a) // the client may have disconnected
 	})
+	if cache, ok := db.(*connCache); ok {
+		mux.HandleFunc("GET "+connectsPath, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, cache.connects.Load()) })
+	}
 	if j.Master != "" {
 		balances, err := openPools(ctx, []bareStore{{URL: j.Master}}, j.Connections)
 		if err != nil {

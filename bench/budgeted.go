@@ -63,7 +63,11 @@ func (flags budgetFlags) run(ctx context.Context, all ...budgeted) (err error) {
 
 func (flags budgetFlags) measure(ctx context.Context, f *fleet, m budgeted) error {
 	progress("%s: a budget of %d connections", m.name, m.budget)
-	if err := f.restart(ctx, budget(m.budget)); err != nil {
+	private, err := f.listenPrivately(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.restart(ctx, append(budget(m.budget), private)); err != nil {
 		return err
 	}
 	cache, cacheAddress, err := startBare(ctx, f.shops, bareJob{Cached: m.budget})
@@ -88,7 +92,8 @@ func (flags budgetFlags) measure(ctx context.Context, f *fleet, m budgeted) erro
 	}
 	stoa := flags.side(sideStoa, "stoa", flags.load(f.address, f.shops, m.draw, flags.Duration))
 	stoa.warm = flags.WarmUp
-	return flags.report(ctx, f, m, append(sides, stoa))
+	counters := map[string]connectCounter{sideCache: cacheConnects(cacheAddress), sideStoa: f.connects}
+	return flags.report(ctx, f, m, append(sides, stoa), counters)
 }
 
 // side returns a side whose turns begin with a time that does not count. In it the platform
@@ -99,13 +104,15 @@ func (flags budgetFlags) side(name, label string, j job) side {
 	return side{name: name, label: label, job: j, warm: min(flags.WarmUp, 10*time.Second)}
 }
 
-func (flags budgetFlags) report(ctx context.Context, f *fleet, m budgeted, sides []side) error {
+func (flags budgetFlags) report(ctx context.Context, f *fleet, m budgeted, sides []side, counters map[string]connectCounter) error {
 	stop := watch(ctx, f.databases.connections)
 	defer stop() //nolint:errcheck // an earlier error is returned
 	if err := warmUp(ctx, sides); err != nil {
 		return err
 	}
-	rounds, err := takeTurns(ctx, flags.Rounds, sides, runSide)
+	rounds, err := takeTurns(ctx, flags.Rounds, sides, func(ctx context.Context, s side) (result, error) {
+		return countConnects(ctx, s, counters[s.name])
+	})
 	if err != nil {
 		return err
 	}
@@ -116,6 +123,9 @@ func (flags budgetFlags) report(ctx context.Context, f *fleet, m budgeted, sides
 	r := newReport(m.name, sides, rounds)
 	r.About = about(flags.Stores, m.draw, flags.Connections, flags.Rounds, flags.Duration) + fmt.Sprintf(", a budget of %d connections", m.budget)
 	m.judge(r)
+	r.tell("hit rate, the best possible: the busiest stores keep a connection each", figure{Value: m.draw.share(m.budget, flags.Stores)})
+	r.tell("hit rate of stoa: requests for which no connection was made", r.hitRate(sideStoa))
+	r.tell("hit rate of the bare LRU", r.hitRate(sideCache))
 	r.atMost("connections of stoa, as the server saw them", figure{Value: float64(connections[stoaApplication])}, float64(m.budget)).Must = true
 	r.tell("connections of the bare LRU", figure{Value: float64(connections[cacheApplication])})
 	return r.finish(flags.JSON)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -15,6 +16,8 @@ import (
 type connCache struct {
 	limit  int
 	stores map[string]cacheable // by Host
+
+	connects atomic.Int64 // connections made so far
 
 	mu      sync.Mutex
 	entries map[string]*list.Element // of *cachedConn, by Host
@@ -57,8 +60,12 @@ func (c *connCache) read(ctx context.Context, host string, into *bareAnswer) err
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	store := c.stores[host]
-	if err := e.connect(ctx, store.config); err != nil {
+	made, err := e.connect(ctx, store.config)
+	if err != nil {
 		return err
+	}
+	if made {
+		c.connects.Add(1)
 	}
 	return into.scan(e.conn.QueryRow(ctx, bareQuery, store.id))
 }
@@ -97,16 +104,18 @@ func (c *connCache) leave(e *cachedConn) {
 	e.users--
 }
 
-// connect first waits until the server has ended the connection that this one replaces.
-func (e *cachedConn) connect(ctx context.Context, config *pgx.ConnConfig) (err error) {
+// connect first waits until the server has ended the connection that this one replaces. It
+// reports whether it has made a connection.
+func (e *cachedConn) connect(ctx context.Context, config *pgx.ConnConfig) (made bool, err error) {
 	if e.stale != nil {
 		_ = e.stale.Close(ctx) // it is gone either way
 		e.stale = nil
 	}
-	if e.conn == nil || e.conn.IsClosed() {
-		e.conn, err = pgx.ConnectConfig(ctx, config)
+	if e.conn != nil && !e.conn.IsClosed() {
+		return false, nil
 	}
-	return err
+	e.conn, err = pgx.ConnectConfig(ctx, config)
+	return err == nil, err
 }
 
 func (c *connCache) close() {

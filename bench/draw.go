@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync/atomic"
 )
@@ -19,6 +20,21 @@ const zipfExponent = 1.1
 
 // noMore is drawn when the limit is reached.
 const noMore = -1
+
+// share returns the share of the draws among n targets that is of the most frequent ones.
+func (d draw) share(most, n int) float64 {
+	var part, all float64
+	for k := range n {
+		weight := 1.0
+		if d == zipf {
+			weight = math.Pow(float64(1+k), -zipfExponent)
+		}
+		if all += weight; k < most {
+			part += weight
+		}
+	}
+	return part / all
+}
 
 // from returns a function that creates the draws among n targets, one for each worker. With
 // a limit, all workers together draw that many times.

@@ -59,6 +59,8 @@ func (t target) request() []byte {
 // answer that is not an error.
 type result struct {
 	Requests    int           `json:"requests"`
+	Sent        int           `json:"sent,omitempty"`        // requests, those of the settling time included
+	Connects    int           `json:"connects,omitempty"`    // connections to stores' databases made meanwhile, where they are counted
 	Unavailable int           `json:"unavailable,omitempty"` // answers with the error code that the job allows
 	Errors      int           `json:"errors"`
 	FirstError  string        `json:"firstError,omitempty"`
@@ -125,6 +127,7 @@ type worker struct {
 	exchanges []exchange
 	next      func() int // returns an index of exchanges, or noMore
 
+	sent        int
 	latencies   []time.Duration
 	unavailable int // how many of the latencies are of unavailable answers
 	errors      int
@@ -163,6 +166,7 @@ func (w *worker) run(counting, deadline time.Time) {
 		if i == noMore {
 			return
 		}
+		w.sent++
 		answer, alive, err := w.exchange(w.exchanges[i])
 		end := time.Now()
 		switch {
@@ -234,6 +238,7 @@ func summarise(workers []*worker, took time.Duration) result {
 	var latencies []time.Duration
 	for _, w := range workers {
 		latencies = append(latencies, w.latencies...)
+		r.Sent += w.sent
 		r.Unavailable += w.unavailable
 		r.Errors += w.errors
 		if r.FirstError == "" && w.first != nil {

@@ -15,6 +15,7 @@ import (
 // and on the same data.
 type platform struct {
 	address string // host:port
+	private string // of the listener with the metrics; empty: none
 	process *process
 
 	binary, folder, master string

@@ -18,7 +18,7 @@ type round map[string]result
 type report struct {
 	Measurement string    `json:"measurement"`
 	About       string    `json:"about"`
-	Medians     round     `json:"medians"` // over the rounds; requests, unavailable and errors are sums
+	Medians     round     `json:"medians"` // over the rounds; counts are sums
 	Figures     []*figure `json:"figures"`
 	Rounds      []round   `json:"rounds"`
 
@@ -58,6 +58,15 @@ func newReport(measurement string, sides []side, rounds []round) *report {
 func about(stores int, d draw, connections, rounds int, each time.Duration) string {
 	return fmt.Sprintf("GET %s over %d stores (%s), %d connections of load, %d rounds of %gs, medians",
 		storefrontPath, stores, d, connections, rounds, each.Seconds())
+}
+
+// each returns the median of a value of one side over the rounds.
+func (r *report) each(of string, value func(result) float64) figure {
+	var values []float64
+	for _, turn := range r.Rounds {
+		values = append(values, value(turn[of]))
+	}
+	return figure{Value: median(values), Spread: &spread{Min: slices.Min(values), Max: slices.Max(values)}}
 }
 
 // compare compares two sides within each round. Differences between rounds do not count.
@@ -100,6 +109,8 @@ func medians(results []result) result {
 	var p50, p95, p99 []time.Duration
 	for _, r := range results {
 		out.Requests += r.Requests
+		out.Sent += r.Sent
+		out.Connects += r.Connects
 		out.Unavailable += r.Unavailable
 		out.Errors += r.Errors
 		if out.FirstError == "" {
