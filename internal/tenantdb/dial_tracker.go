@@ -15,6 +15,11 @@ import (
 // connection would not serve a waiter sooner.
 const settleTime = 250 * time.Millisecond
 
+// crowdedWait is how long the callers of a store wait before it gets a further
+// connection that another store must give up. That store's next caller waits for
+// a connection to be made.
+const crowdedWait = 500 * time.Millisecond
+
 // dialTracker records when the pool of one database last dialled. It is safe for
 // concurrent use.
 type dialTracker struct {
@@ -60,11 +65,15 @@ func (d *dialTracker) settlesIn() time.Duration {
 
 // ReadyIn implements limit.Pool. The database/sql package counts a
 // connection from the moment it begins to make it.
-func (db *DB) ReadyIn(n int) time.Duration {
+func (db *DB) ReadyIn(n int, waited time.Duration) time.Duration {
 	if db.sqlx.Stats().OpenConnections < n {
 		return limit.SafetyNet // the next dial notifies the limiter
 	}
-	return max(db.dials.settlesIn(), 0)
+	wait := db.dials.settlesIn()
+	if b := db.bulkhead; b.conns != nil && b.conns.IsFull(b.server) {
+		wait = max(wait, crowdedWait-waited)
+	}
+	return max(wait, 0)
 }
 
 // protectPool connects the limiter of db's bulkhead to db's connections.

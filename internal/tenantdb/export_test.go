@@ -188,7 +188,7 @@ func NewSpares(db *DB, stores map[string]int) Spares {
 // for none, and how many stores were examined.
 func (s Spares) Next(server string) (stoa.StoreID, uint64) {
 	before := s.m.looked
-	p := s.m.spare(server)
+	p, _ := s.m.spare(server)
 	if p == nil {
 		return stoa.StoreID{}, s.m.looked - before
 	}

@@ -27,7 +27,7 @@ func TestSpareLooksAtFew(t *testing.T) {
 		seen := map[stoa.StoreID]bool{}
 		for range n {
 			store, looked := s.Next(server)
-			if store == (stoa.StoreID{}) || seen[store] || looked > 8 {
+			if store == (stoa.StoreID{}) || seen[store] || looked > tenantdb.Looks {
 				t.Fatalf("%s: store %s after %d, %d were looked at", server, store, len(seen), looked)
 			}
 			seen[store] = true

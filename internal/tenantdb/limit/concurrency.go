@@ -22,9 +22,10 @@ const (
 
 // Pool is the pool whose connections the slots of a Concurrency represent.
 type Pool interface {
-	// ReadyIn returns 0 when the pool has made n connections and the newest has
-	// had time to serve callers. Otherwise it returns when to ask again.
-	ReadyIn(n int) time.Duration
+	// ReadyIn returns 0 when the pool has made n connections, the newest has had
+	// time to serve callers, and another one is worth its cost to callers that
+	// have waited for some time. Otherwise it returns when to ask again.
+	ReadyIn(n int, waited time.Duration) time.Duration
 }
 
 // Concurrency limits how many callers use a store's database at the same
@@ -139,7 +140,7 @@ func (l *Concurrency) ConnectionBegun() {
 // which that can be true. It asks the pool without holding the lock.
 func (l *Concurrency) grow() {
 	l.mu.Lock()
-	slots, conns := l.slots, l.conns
+	slots, conns, waited := l.slots, l.conns, time.Since(l.since)
 	due := l.growDue()
 	l.mu.Unlock()
 	if !due {
@@ -147,7 +148,7 @@ func (l *Concurrency) grow() {
 	}
 	wait := SafetyNet
 	if conns != nil {
-		wait = min(wait, conns.ReadyIn(slots))
+		wait = min(wait, conns.ReadyIn(slots, waited))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -184,6 +185,13 @@ func (l *Concurrency) growIn(d time.Duration) {
 		return
 	}
 	l.timer.Reset(d)
+}
+
+// Slots returns how many callers may use the database at the same time now.
+func (l *Concurrency) Slots() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.slots
 }
 
 // Shrink removes the slots that were not needed since the last call.

@@ -17,7 +17,7 @@ import (
 // readyIn is a limit.Pool.
 type readyIn func() time.Duration
 
-func (f readyIn) ReadyIn(int) time.Duration { return f() }
+func (f readyIn) ReadyIn(int, time.Duration) time.Duration { return f() }
 
 func always() time.Duration { return 0 }
 

@@ -234,6 +234,15 @@ func (l *Connections) handOver(server string, s *serverConnections) {
 	}
 }
 
+// IsFull reports whether another connection to server needs one that is in use or idle
+// now.
+func (l *Connections) IsFull(server string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.servers[server]
+	return s != nil && s.open >= l.limit
+}
+
 // Active returns the number of connections to server that are open and not
 // closing.
 func (l *Connections) Active(server string) int {

@@ -5,13 +5,7 @@ const (
 	QueuePerConn = queuePerConn
 )
 
-// Slots returns how many callers may use the database now, and Waiting how many wait.
-func (l *Concurrency) Slots() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.slots
-}
-
+// Waiting returns how many callers wait.
 func (l *Concurrency) Waiting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
