@@ -45,9 +45,10 @@ type Connections struct {
 type serverConnections struct {
 	open       int
 	closing    int           // the number of these that Stoa has closed and the server has not
+	connecting int           // the number of these that are being made, if Dial makes them
 	reclaiming bool          // a goroutine reclaims connections for the waiters
 	changed    chan struct{} // wakes that goroutine; holds one signal
-	queue      list.List     // of chan struct{}, closed when its owner has a connection
+	queue      list.List     // of *waiter
 }
 
 // NewConnections returns a limiter with that many connections to each server. reclaim closes
@@ -65,39 +66,49 @@ type Account interface {
 }
 
 // Dial returns a dial function that counts the connections that next makes to
-// server, and their memory in the account.
+// server, and their memory in the account. A driver ends the context of its dial
+// when the connection is made, or was not.
 func (l *Connections) Dial(server string, a Account, next dial.Func) dial.Func {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := l.Acquire(ctx, server); err != nil {
+		s, err := l.acquire(ctx, server, true)
+		if err != nil {
 			return nil, err
 		}
 		l.dials.Add(1)
 		conn, err := next(ctx, network, address)
+		connected := sync.OnceFunc(func() { l.markConnected(server, s) })
 		if err != nil {
+			connected()
 			l.failedDials.Add(1)
 			l.Release(server)
 			return nil, err
 		}
-		return &countedConn{Conn: conn, limiter: l, server: server, account: a}, nil
+		context.AfterFunc(ctx, connected)
+		return &countedConn{Conn: conn, limiter: l, server: server, account: a, connected: connected}, nil
 	}
 }
 
 // Acquire waits for the permission to make one connection until ctx is done.
 // Waiters are served in order.
 func (l *Connections) Acquire(ctx context.Context, server string) error {
+	_, err := l.acquire(ctx, server, false)
+	return err
+}
+
+func (l *Connections) acquire(ctx context.Context, server string, connecting bool) (*serverConnections, error) {
 	l.mu.Lock()
 	s := l.servers[server]
 	if s == nil {
 		s = &serverConnections{changed: make(chan struct{}, 1)}
 		l.servers[server] = s
 	}
+	w := &waiter{acquired: make(chan struct{}), since: time.Now(), connecting: connecting}
 	if s.open < l.limit && s.queue.Len() == 0 {
-		s.open++
+		s.admit(w)
 		l.mu.Unlock()
-		return nil
+		return s, nil
 	}
-	acquired := make(chan struct{})
-	place := s.queue.PushBack(acquired)
+	place := s.queue.PushBack(w)
 	l.waiting.Add(1)
 	if !s.reclaiming {
 		s.reclaiming = true
@@ -107,21 +118,25 @@ func (l *Connections) Acquire(ctx context.Context, server string) error {
 	}
 	l.mu.Unlock()
 	select {
-	case <-acquired:
-		return nil
+	case <-w.acquired:
+		return s, nil
 	case <-ctx.Done():
-		l.abandon(server, s, acquired, place)
-		return errors.Join(ErrNoConnection, ctx.Err())
+		l.abandon(server, s, place)
+		return nil, errors.Join(ErrNoConnection, ctx.Err())
 	}
 }
 
 // abandon removes a waiter. If the waiter was given a connection meanwhile, the
 // connection goes to the next waiter.
-func (l *Connections) abandon(server string, s *serverConnections, acquired chan struct{}, place *list.Element) {
+func (l *Connections) abandon(server string, s *serverConnections, place *list.Element) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	w := place.Value.(*waiter)
 	select {
-	case <-acquired:
+	case <-w.acquired:
+		if w.connecting {
+			s.connecting--
+		}
 		l.handOver(server, s)
 	default:
 		s.queue.Remove(place)
@@ -144,6 +159,7 @@ func (l *Connections) reclaimForWaiters(server string, s *serverConnections) {
 		select {
 		case <-s.changed:
 		case <-check.C:
+		case <-l.paced(s):
 		}
 		l.mu.Lock()
 		if s.queue.Len() == 0 {
@@ -153,14 +169,6 @@ func (l *Connections) reclaimForWaiters(server string, s *serverConnections) {
 		}
 		l.mu.Unlock()
 	}
-}
-
-// needsRoom reports whether the number of waiting callers exceeds the number of
-// closing connections.
-func (l *Connections) needsRoom(s *serverConnections) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return s.closing < s.queue.Len()
 }
 
 // signal wakes the goroutine that reclaims connections, if there is one.
@@ -221,15 +229,11 @@ func (l *Connections) WaitClosed() {
 	}
 }
 
-// handOver gives the permission to make a connection to the first waiter.
+// handOver gives a connection's permission to the waiters, if there are any.
 func (l *Connections) handOver(server string, s *serverConnections) {
-	if first := s.queue.Front(); first != nil {
-		close(s.queue.Remove(first).(chan struct{}))
-		l.waiting.Add(-1)
-		s.signal()
-		return
-	}
-	if s.open--; s.open == 0 {
+	s.open--
+	l.admitWaiters(s)
+	if s.open == 0 && s.queue.Len() == 0 {
 		delete(l.servers, server)
 	}
 }

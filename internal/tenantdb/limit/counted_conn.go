@@ -27,7 +27,10 @@ type countedConn struct {
 	server  string
 	account Account
 	closed  sync.Once
-	answer  atomic.Int64 // bytes received since the last request
+	// connected ends the time in which the connection is being made. A second call
+	// does nothing.
+	connected func()
+	answer    atomic.Int64 // bytes received since the last request
 }
 
 // Read counts the bytes of the answer that the driver has, and the buffer for
@@ -62,6 +65,7 @@ func (c *countedConn) Close() error {
 	err := net.ErrClosed
 	c.closed.Do(func() {
 		err = nil
+		c.connected()
 		_ = c.SetDeadline(time.Unix(1, 0)) // ends pending reads and writes
 		c.limiter.MarkClosing(c.server)
 		go c.waitForServer()

@@ -3,6 +3,7 @@ package limit
 const (
 	GrowAfter    = growAfter
 	QueuePerConn = queuePerConn
+	PaceWait     = paceWait
 )
 
 // Waiting returns how many callers wait.
@@ -11,3 +12,7 @@ func (l *Concurrency) Waiting() int {
 	defer l.mu.Unlock()
 	return l.queue.Len()
 }
+
+// MaxConnecting returns how many connections to a server may be in the making while others
+// wait.
+func MaxConnecting(l *Connections) int { return l.maxConnecting() }

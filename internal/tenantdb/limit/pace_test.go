@@ -1,0 +1,93 @@
+package limit_test
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb/limit"
+	"github.com/stoahq/stoa/internal/testkit"
+)
+
+// noAccount counts no memory.
+type noAccount struct{}
+
+func (noAccount) Take(int64) error { return nil }
+func (noAccount) Give(int64)       {}
+
+// TestFewConnectionsAreMadeAtOnce checks that busy stores lose few connections at once to
+// callers that arrive together, that the next caller follows when a connection is made,
+// and that nobody waits for long for a server that connects slowly.
+func TestFewConnectionsAreMadeAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limited, callers = 100, 20
+		var reclaimed atomic.Int32
+		var l *limit.Connections
+		l = limit.NewConnections(limited, func(server string) bool {
+			reclaimed.Add(1)
+			l.Release(server) // as an idle connection that was closed does
+			return true
+		})
+		for range limited {
+			testkit.Must(t, l.Acquire(t.Context(), "server"))
+		}
+		var dialled atomic.Int32
+		dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
+			dialled.Add(1)
+			conn, _ := net.Pipe()
+			return conn, nil
+		})
+		most := int32(limit.MaxConnecting(l))
+		begin := time.Now()
+		connected := make(chan context.CancelFunc, callers)
+		for range callers {
+			go func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				if _, err := dial(ctx, "tcp", "server"); err != nil {
+					t.Error(err)
+				}
+				connected <- cancel // ends the dial's context, as a driver does
+			}()
+		}
+		synctest.Wait()
+		if n := dialled.Load(); n != most {
+			t.Errorf("%d connections are made at once, want %d", n, most)
+		}
+		if n := reclaimed.Load(); n > 2*most {
+			t.Errorf("%d connections were closed for %d", n, most)
+		}
+		(<-connected)()
+		synctest.Wait()
+		if n := dialled.Load(); n != most+1 {
+			t.Errorf("%d connections after one was made, want %d", n, most+1)
+		}
+		for range callers - 1 { // the server makes no other one
+			defer (<-connected)()
+		}
+		if waited := time.Since(begin); waited != limit.PaceWait {
+			t.Errorf("the last caller had to wait for %v", waited)
+		}
+		if n := reclaimed.Load(); n != callers {
+			t.Errorf("%d connections were closed for %d callers", n, callers)
+		}
+	})
+}
+
+// TestFreeConnectionsAreMadeTogether checks that callers do not wait for each other while
+// no store has to give up a connection.
+func TestFreeConnectionsAreMadeTogether(t *testing.T) {
+	t.Parallel()
+	l := limit.NewConnections(100, func(string) bool { t.Error("a connection was taken"); return false })
+	dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
+		conn, _ := net.Pipe()
+		return conn, nil
+	})
+	for range 100 {
+		_, err := dial(t.Context(), "tcp", "server")
+		testkit.Must(t, err)
+	}
+}
