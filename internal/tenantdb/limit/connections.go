@@ -76,7 +76,7 @@ func (l *Connections) Dial(server string, a Account, next dial.Func) dial.Func {
 		}
 		l.dials.Add(1)
 		conn, err := next(ctx, network, address)
-		connected := sync.OnceFunc(func() { l.markConnected(server, s) })
+		connected := sync.OnceFunc(func() { l.markConnected(s) })
 		if err != nil {
 			connected()
 			l.failedDials.Add(1)

@@ -65,7 +65,7 @@ func (l *Connections) paced(s *serverConnections) <-chan time.Time {
 }
 
 // markConnected records that a connection is made, or was not.
-func (l *Connections) markConnected(server string, s *serverConnections) {
+func (l *Connections) markConnected(s *serverConnections) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.connecting--
