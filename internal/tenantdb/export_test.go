@@ -195,6 +195,16 @@ func (s Spares) Next(server string) (stoa.StoreID, uint64) {
 	return p.store, s.m.looked - before
 }
 
+// Use makes every store of the manager but one used often, and returns the one.
+func (s Spares) Use() (cold stoa.StoreID) {
+	now := time.Now()
+	for store, p := range s.m.pools {
+		p.use, p.lastUsed, cold = 50, now.Add(-time.Second), store
+	}
+	s.m.pools[cold].use, s.m.pools[cold].lastUsed = 1, now // as after a connect for one request
+	return cold
+}
+
 // Servers returns how many servers the manager has stored.
 func (s Spares) Servers() int { return len(s.m.servers) }
 

@@ -2,6 +2,7 @@ package tenantdb_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -49,5 +50,88 @@ func TestSpareLooksAtFew(t *testing.T) {
 	}
 	if _, looked := s.Next("aged"); looked != 0 {
 		t.Errorf("%d stores without connections are looked at again", looked)
+	}
+}
+
+// TestColdStoreMakesRoom checks that a store that was connected for a single request gives
+// up its connection before any busy store, although it was used last.
+func TestColdStoreMakesRoom(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{})
+	db, err := h.OpenUnleased(credential.ManagedSQLite(stoa.NewID[stoa.StoreID]()))
+	testkit.Must(t, err)
+	defer db.Close() //nolint:errcheck // nothing is pending
+	var one int
+	testkit.Must(t, db.Get(t.Context(), &one, `SELECT 1`)) // leaves an idle connection
+	for range 20 {
+		s := tenantdb.NewSpares(db, map[string]int{"server": tenantdb.Looks})
+		cold := s.Use()
+		if store, _ := s.Next("server"); store != cold {
+			t.Fatal("a busy store has lost its connection")
+		}
+	}
+}
+
+// TestRushMakesRoom checks that connections which a busy store no longer needs are taken
+// before the only one of a store that is hardly used.
+func TestRushMakesRoom(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: 4, ConnsPerStore: 3})
+			stores, _ := h.fleet(t, engine, 3)
+			busy := h.lease(t, stores[0])
+			var releases []func()
+			for range 3 {
+				releases = append(releases, hold(t, h.lease(t, stores[0])))
+			}
+			for _, release := range releases {
+				release()
+			}
+			busy.Release()
+			rare := h.lease(t, stores[1])
+			works(t, rare)
+			rare.Release()
+			for range 2 { // the rush is over
+				h.Tidy()
+			}
+			other := h.lease(t, stores[2])
+			works(t, other)
+			other.Release()
+			if b, r := busy.SQL().Stats().OpenConnections, rare.SQL().Stats().OpenConnections; b != 1 || r != 1 {
+				t.Errorf("the busy store has %d connections, the other %d; want one each", b, r)
+			}
+		})
+	}
+}
+
+// TestFurtherConnectionWaits checks that a store's callers wait for longer before the store
+// gets a further connection if another store must give up its own.
+func TestFurtherConnectionWaits(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: 2})
+			stores, databases := h.fleet(t, engine, 2)
+			first := h.lease(t, stores[0])
+			defer first.Release()
+			works(t, first)
+			soon := func() bool { return first.ReadyIn(1, 50*time.Millisecond) == 0 }
+			testkit.Eventually(t, testkit.Timeout, "a further connection of the two that there are", soon)
+			second := h.lease(t, stores[1])
+			defer second.Release()
+			works(t, second)
+			if n, _ := h.Connections(databases[0]); n != 2 {
+				t.Fatalf("%d connections, want 2", n)
+			}
+			if soon() || first.ReadyIn(1, 499*time.Millisecond) <= 0 {
+				t.Error("another store loses its connection after a short wait")
+			}
+			if wait := first.ReadyIn(1, 500*time.Millisecond); wait > 0 {
+				t.Errorf("no further connection for another %v", wait)
+			}
+		})
 	}
 }

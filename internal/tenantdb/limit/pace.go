@@ -9,7 +9,7 @@ const (
 	// minConnecting is the least number of these.
 	minConnecting = 2
 	// paceWait is how long a waiter waits for its turn in spite of a free connection.
-	paceWait = 50 * time.Millisecond
+	paceWait = 100 * time.Millisecond
 )
 
 // waiter waits for the permission to make a connection.
