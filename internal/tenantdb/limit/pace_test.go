@@ -2,7 +2,11 @@ package limit_test
 
 import (
 	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -89,5 +93,52 @@ func TestFreeConnectionsAreMadeTogether(t *testing.T) {
 	for range 100 {
 		_, err := dial(t.Context(), "tcp", "server")
 		testkit.Must(t, err)
+	}
+}
+
+// TestDialsUnderStress checks that no connection is lost, nor counted as being made for ever,
+// when callers give up, dials fail and connections are closed at any time.
+func TestDialsUnderStress(t *testing.T) {
+	t.Parallel()
+	l := limit.NewConnections(3, func(string) bool { return false })
+	dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
+		if rand.IntN(4) == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		conn, _ := net.Pipe()
+		return conn, nil
+	})
+	var callers sync.WaitGroup
+	for range 32 {
+		callers.Go(func() {
+			for range 100 {
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond))
+				conn, err := dial(ctx, "tcp", "server")
+				if rand.IntN(2) == 0 {
+					cancel() // the connection is made, or its caller gives up
+				}
+				if err == nil {
+					if err := conn.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+				cancel()
+			}
+		})
+	}
+	callers.Wait()
+	l.WaitClosed()
+	if n := l.Servers(); len(n) != 0 || l.Waiting() != 0 {
+		t.Errorf("%v are left, %d callers wait", n, l.Waiting())
+	}
+	for range 3 {
+		_, err := dial(t.Context(), "tcp", "server")
+		for errors.Is(err, io.ErrUnexpectedEOF) {
+			_, err = dial(t.Context(), "tcp", "server")
+		}
+		testkit.Must(t, err)
+	}
+	if n := limit.Connecting(l, "server"); n != 3 {
+		t.Errorf("%d connections are being made, want the 3 whose drivers have not ended their dials", n)
 	}
 }
