@@ -7,7 +7,7 @@ const (
 	// while others wait: one in so many.
 	connectingShare = 25
 	// minConnecting is the least number of these.
-	minConnecting = 2
+	minConnecting = 3
 	// paceWait is how long a waiter waits for its turn in spite of a free connection.
 	paceWait = 100 * time.Millisecond
 )
