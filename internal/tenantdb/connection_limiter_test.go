@@ -191,6 +191,27 @@ func TestReclaimIdleConnectionsOfLeasedStore(t *testing.T) {
 	}
 }
 
+// TestConnectionIsMade checks that each engine's driver ends the context of its dial, by
+// which the limiter knows that a connection is made.
+func TestConnectionIsMade(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			stores, _ := h.fleet(t, engine, 1)
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			release := hold(t, h.lease(t, stores[0]))
+			defer release()
+			testkit.Eventually(t, testkit.Timeout, "no connection is in the making", func() bool {
+				s := h.Stats().Servers
+				return len(s) == 1 && s[0].Open > 0 && s[0].Connecting == 0
+			})
+		})
+	}
+}
+
 // TestFailedDialReleasesItsConnection checks that a failed dial is no longer
 // counted as a connection.
 func TestFailedDialReleasesItsConnection(t *testing.T) {

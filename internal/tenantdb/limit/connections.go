@@ -266,9 +266,10 @@ func (l *Connections) Waiting() int { return int(l.waiting.Load()) }
 
 // Server counts the connections to one server.
 type Server struct {
-	Server  string // host:port
-	Open    int
-	Waiting int // callers that wait for a connection
+	Server     string // host:port
+	Open       int
+	Connecting int // the number of these that are being made
+	Waiting    int // callers that wait for a connection
 }
 
 // Servers returns the servers that have connections, those with the most first.
@@ -276,7 +277,7 @@ func (l *Connections) Servers() []Server {
 	l.mu.Lock()
 	servers := make([]Server, 0, len(l.servers))
 	for name, s := range l.servers {
-		servers = append(servers, Server{Server: name, Open: s.open, Waiting: s.queue.Len()})
+		servers = append(servers, Server{Server: name, Open: s.open, Connecting: s.connecting, Waiting: s.queue.Len()})
 	}
 	l.mu.Unlock()
 	slices.SortFunc(servers, func(x, y Server) int {

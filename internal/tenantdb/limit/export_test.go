@@ -16,10 +16,3 @@ func (l *Concurrency) Waiting() int {
 // MaxConnecting returns how many connections to a server may be in the making while others
 // wait.
 func MaxConnecting(l *Connections) int { return l.maxConnecting() }
-
-// Connecting returns how many connections to a server are being made.
-func Connecting(l *Connections, server string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.servers[server].connecting
-}

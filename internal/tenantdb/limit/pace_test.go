@@ -138,7 +138,7 @@ func TestDialsUnderStress(t *testing.T) {
 		}
 		testkit.Must(t, err)
 	}
-	if n := limit.Connecting(l, "server"); n != 3 {
+	if n := l.Servers()[0].Connecting; n != 3 {
 		t.Errorf("%d connections are being made, want the 3 whose drivers have not ended their dials", n)
 	}
 }
