@@ -58,7 +58,7 @@ func (l *Connections) paced(s *serverConnections) <-chan time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.admitWaiters(s)
-	if _, next := s.overdue(); next != nil {
+	if _, next := l.overdue(s); next != nil {
 		return time.After(paceWait - time.Since(next.since))
 	}
 	return nil
@@ -77,14 +77,14 @@ func (l *Connections) markConnected(s *serverConnections) {
 func (l *Connections) needsRoom(s *serverConnections) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	overdue, _ := s.overdue()
+	overdue, _ := l.overdue(s)
 	return l.limit-s.open+s.closing < min(s.queue.Len(), max(l.maxConnecting(), overdue))
 }
 
 // overdue returns how many waiters need not wait for their turn any more, and the first of
-// the others.
-func (s *serverConnections) overdue() (n int, next *waiter) {
-	for e := s.queue.Front(); e != nil; e = e.Next() {
+// the others. It counts no more of them than there can be connections.
+func (l *Connections) overdue(s *serverConnections) (n int, next *waiter) {
+	for e := s.queue.Front(); e != nil && n < l.limit; e = e.Next() {
 		if w := e.Value.(*waiter); w.connecting && time.Since(w.since) < paceWait {
 			return n, w
 		}
