@@ -101,8 +101,10 @@ func (o routeOptions) timeoutOf(r *http.Request) time.Duration {
 
 // optionsOf returns the options of the route that a request matches.
 func (a *api) optionsOf(r *http.Request) routeOptions {
-	if o, ok := a.exact[exactRoute{r.Method, r.URL.Path}]; ok {
-		return o
+	if r.URL.RawPath == "" { // otherwise the mux does not match the decoded path
+		if o, ok := a.exact[exactRoute{r.Method, r.URL.Path}]; ok {
+			return o
+		}
 	}
 	_, pattern := a.mux.Handler(r)
 	if o, ok := a.options[pattern]; ok {

@@ -121,3 +121,30 @@ func TestRouteTimeouts(t *testing.T) {
 		}
 	}
 }
+
+// TestOptionsAreThoseOfTheHandler compares, for each route and for paths that look like it, the
+// options of a request with those of the pattern that the mux matches.
+func TestOptionsAreThoseOfTheHandler(t *testing.T) {
+	t.Parallel()
+	a := newAPI(Domains{}, allRoutes())
+	for _, pattern := range a.mux.patterns {
+		method, path, _ := strings.Cut(pattern, " ")
+		if path == "" {
+			method, path = http.MethodGet, pattern
+		}
+		path = strings.NewReplacer("{$}", "", "{", "", "}", "").Replace(path)
+		for _, target := range []string{path, path + "/", path + "?a=b", "/" + strings.ReplaceAll(path[1:], "/", "%2F"), strings.ReplaceAll(path, "o", "%6F")} {
+			for _, method := range []string{method, http.MethodHead, http.MethodOptions} {
+				r := httptest.NewRequest(method, target, nil)
+				_, matched := a.mux.Handler(r)
+				want, ok := a.options[matched]
+				if !ok {
+					want = fallbackOptions
+				}
+				if got := a.optionsOf(r); got != want {
+					t.Errorf("%s %s has the options %+v, and not those of %q: %+v", method, target, got, matched, want)
+				}
+			}
+		}
+	}
+}

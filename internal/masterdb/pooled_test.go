@@ -159,6 +159,9 @@ func TestSettingsThatChangeLater(t *testing.T) {
 	db, err := masterdb.OpenPooled(t.Context(), m.pooler, m.server)
 	testkit.Must(t, err)
 	defer db.Close()
+	if lifetime := db.Pool().Config().MaxConnLifetime; lifetime != time.Minute {
+		t.Errorf("a connection lives for %v", lifetime)
+	}
 	for setting, want := range map[string]string{`search_path = pg_catalog`: `the schema "public"`, `synchronous_commit = off`: "synchronous_commit is"} {
 		m.exec(t, `ALTER ROLE %s SET %s`, m.name, setting)
 		m.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s' AND application_name = 'stoa'`, m.name)

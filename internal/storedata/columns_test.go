@@ -228,34 +228,67 @@ func (c counting) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TestCutsCannotBeReplaced checks that a text above its limit is not served, and hardly read,
-// if a merchant puts a function or a type of their own in the way of what cuts it.
-func TestCutsCannotBeReplaced(t *testing.T) {
+// TestOwnFunctionsReplaceNoCut checks that a text above its limit is not served, and hardly
+// read, if a merchant has a function and a type of their own before the server's.
+func TestOwnFunctionsReplaceNoCut(t *testing.T) {
 	t.Parallel()
-	for _, engine := range tenantdbtest.Engines() {
-		if engine != credential.PostgreSQL {
-			continue // functions and types have schemas only there
-		}
-		c := tenantdbtest.Create(t, engine)
-		db := tenantdbtest.Open(t, c)
-		_, err := db.Migrate(t.Context())
-		testkit.Must(t, err)
-		p := setup(t, db)
-		tenantdbtest.Exec(t, c, `CREATE DOMAIN public.varchar AS text`, `CREATE FUNCTION public.substr(text, integer, integer) RETURNS text LANGUAGE sql AS 'SELECT $1'`,
-			fmt.Sprintf(`ALTER ROLE %q SET search_path = public, pg_catalog`, c.User), `ALTER TABLE stores ALTER COLUMN description TYPE text`,
-			`ALTER TABLE stores DROP CONSTRAINT IF EXISTS stores_description_check`)
-		db, received := countReceived(t, c)
-		for _, n := range []int{2000, 2001, 1 << 20, 60 << 20} {
-			_, err := db.Exec(t.Context(), `UPDATE stores SET description = repeat('x', ?)`, n)
-			testkit.Must(t, err)
-			from := received.Load()
-			got, err := storedata.ReadProfile(t.Context(), db, p.ID)
-			if want := n <= 2000; (err == nil) != want || err != nil && stoa.CodeOf(err) != stoa.DatabaseContentInvalid {
-				t.Errorf("a description of %d characters: %d are served, %v", n, len(got.Description), err)
-			}
-			if read := received.Load() - from; read > 16<<10 {
-				t.Errorf("a description of %d characters: %d bytes are read", n, read)
-			}
+	d := newDescription(t, `CREATE DOMAIN public.varchar AS text`, `CREATE FUNCTION public.substr(text, integer, integer) RETURNS text LANGUAGE sql AS 'SELECT $1'`,
+		`ALTER TABLE stores ALTER COLUMN description TYPE text`)
+	for _, n := range []int{2000, 2001, 1 << 20, 60 << 20} {
+		if read := d.read(t, n, fmt.Sprintf(`UPDATE stores SET description = repeat('x', %d)`, n)); read > 16<<10 {
+			t.Errorf("a description of %d characters: %d bytes are read", n, read)
 		}
 	}
+}
+
+// TestHostileServerIgnoresBounds checks that a text above its limit is not served, even if the
+// server does not cut it: a type of the merchant's own has a cast that ignores the length.
+func TestHostileServerIgnoresBounds(t *testing.T) {
+	t.Parallel()
+	const cast = `CREATE OR REPLACE FUNCTION public.own_cast(own_text, integer, boolean) RETURNS varchar LANGUAGE sql AS 'SELECT repeat(''x'', %d)::varchar'`
+	d := newDescription(t, `CREATE TYPE public.own_text AS (v integer)`, fmt.Sprintf(cast, 0), `CREATE CAST (own_text AS varchar) WITH FUNCTION public.own_cast(own_text, integer, boolean)`,
+		`ALTER TABLE stores ALTER COLUMN description TYPE own_text USING ROW(1)::own_text`)
+	ignored := false
+	for _, n := range []int{2000, 2001, 1 << 20, 60 << 20} {
+		read := d.read(t, n, fmt.Sprintf(cast, n))
+		ignored = ignored || n == 1<<20 && read > 1<<20
+	}
+	if !ignored {
+		t.Error("the server has cut the text")
+	}
+}
+
+// description is a store on PostgreSQL, where merchants can have functions and types, whose
+// description they changed.
+type description struct {
+	db       *tenantdb.DB
+	store    stoa.StoreID
+	received *atomic.Int64
+	exec     func(statements ...string)
+}
+
+func newDescription(t *testing.T, statements ...string) description {
+	t.Helper()
+	c := tenantdbtest.Create(t, credential.PostgreSQL)
+	db := tenantdbtest.Open(t, c)
+	_, err := db.Migrate(t.Context())
+	testkit.Must(t, err)
+	d := description{store: setup(t, db).ID, exec: func(statements ...string) { tenantdbtest.Exec(t, c, statements...) }}
+	d.exec(fmt.Sprintf(`ALTER ROLE %q SET search_path = public, pg_catalog`, c.User), `ALTER TABLE stores DROP CONSTRAINT IF EXISTS stores_description_check`)
+	d.exec(statements...)
+	d.db, d.received = countReceived(t, c)
+	return d
+}
+
+// read runs a statement that gives the description n characters, reads the profile and returns
+// how many bytes the server sent for it.
+func (d description) read(t *testing.T, n int, statement string) int64 {
+	t.Helper()
+	d.exec(statement)
+	from := d.received.Load()
+	got, err := storedata.ReadProfile(t.Context(), d.db, d.store)
+	if want := n <= 2000; (err == nil) != want || err != nil && stoa.CodeOf(err) != stoa.DatabaseContentInvalid {
+		t.Errorf("a description of %d characters: %d are served, %v", n, len(got.Description), err)
+	}
+	return d.received.Load() - from
 }

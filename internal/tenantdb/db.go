@@ -129,32 +129,34 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 // than the max tag of its field allows (255 by default), for a date outside the
 // years 1 to 9999 and for a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	span := db.statements.Begin(ctx, query)
-	err := db.getOnce(ctx, dst, query, args)
+	text := db.text(query)
+	span := db.statements.Begin(ctx, text)
+	err := db.getOnce(ctx, dst, text, args)
 	span.End(err)
 	return err
 }
 
-func (db *DB) getOnce(ctx context.Context, dst any, query string, args []any) error {
+func (db *DB) getOnce(ctx context.Context, dst any, text string, args []any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
-		return db.get(ctx, dst, query, values(args))
+		return db.get(ctx, dst, text, values(args))
 	})
 }
 
 // Select scans all rows into dst, a pointer to a slice. It checks each row as
 // Get does.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	span := db.statements.Begin(ctx, query)
-	err := db.selectRows(ctx, dst, query, args)
+	text := db.text(query)
+	span := db.statements.Begin(ctx, text)
+	err := db.selectRows(ctx, dst, text, args)
 	span.End(err)
 	return err
 }
 
-func (db *DB) selectRows(ctx context.Context, dst any, query string, args []any) error {
+func (db *DB) selectRows(ctx context.Context, dst any, text string, args []any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
-		return db.account.selectRows(ctx, db.sqlx, dst, db.text(query), values(args))
+		return db.account.selectRows(ctx, db.sqlx, dst, text, values(args))
 	})
 }
 
@@ -162,7 +164,7 @@ func (db *DB) selectRows(ctx context.Context, dst any, query string, args []any)
 // values changed, on every engine. It retries after a deadlock, and in the store's new
 // database after a move.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
-	span := db.statements.Begin(ctx, query)
+	span := db.statements.Begin(ctx, db.text(query))
 	n, err = db.exec(ctx, query, args)
 	err = db.afterMove(ctx, err, func(next *DB) (err error) {
 		n, err = next.exec(ctx, query, args)
@@ -333,26 +335,29 @@ type Tx struct {
 
 // Get does the same as DB.Get inside the transaction.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) (err error) {
+	query = tx.dialect.text(query)
 	span := tx.statements.Begin(ctx, query)
 	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
-	return tx.account.getRow(ctx, tx.sqlx, dst, tx.dialect.text(query), values(args))
+	return tx.account.getRow(ctx, tx.sqlx, dst, query, values(args))
 }
 
 // Select does the same as DB.Select inside the transaction.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) (err error) {
+	query = tx.dialect.text(query)
 	span := tx.statements.Begin(ctx, query)
 	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
-	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.dialect.text(query), values(args))
+	return tx.account.selectRows(ctx, tx.sqlx, dst, query, values(args))
 }
 
 // Exec does the same as DB.Exec inside the transaction.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	query = tx.dialect.text(query)
 	span := tx.statements.Begin(ctx, query)
 	defer func() { span.End(err) }()
 	defer recoverDriver(tx.log, &err)
-	return affected(tx.sqlx.ExecContext(ctx, tx.dialect.text(query), values(args)...))
+	return affected(tx.sqlx.ExecContext(ctx, query, values(args)...))
 }
 
 // Stmt is a prepared statement of a transaction.

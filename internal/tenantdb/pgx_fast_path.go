@@ -12,12 +12,12 @@ import (
 // get reads one row. On PostgreSQL it bypasses database/sql, which starts a
 // goroutine for each query and allocates each column. Storefronts use it for
 // their reads.
-func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
+func (db *DB) get(ctx context.Context, dst any, text string, args []any) error {
 	if !db.dialect.native {
-		return db.account.getRow(ctx, db.sqlx, dst, db.text(query), args)
+		return db.account.getRow(ctx, db.sqlx, dst, text, args)
 	}
 	return db.withPgx(ctx, func(c *pgx.Conn) error {
-		return db.account.getPgx(ctx, c, dst, db.text(query), args)
+		return db.account.getPgx(ctx, c, dst, text, args)
 	})
 }
 

@@ -32,13 +32,15 @@ func CutAny(expression string, limit int) string {
 func (db *DB) text(query string) string { return db.dialect.text(query) }
 
 // text returns a query as the dialect's driver takes it: with its placeholders and its way to
-// cut an expression.
+// cut an expression. It keeps texts that differ from their query.
 func (d *dialect) text(query string) string {
 	if known, ok := d.texts.get(query); ok {
 		return known
 	}
 	text := sqlx.Rebind(sqlx.BindType(d.driver), replaceCuts(replaceCuts(query, cutTextMark, d.cutText), cutAnyMark, d.cutAny))
-	d.texts.put(query, text)
+	if text != query { // a statement that sets a user's password holds it, and has no parameters
+		d.texts.put(query, text)
+	}
 	return text
 }
 

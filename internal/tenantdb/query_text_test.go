@@ -45,6 +45,22 @@ func TestQueryTextsAreLimited(t *testing.T) {
 	}
 }
 
+// TestPasswordsAreNotKept checks that no password of a database user stays in memory with the
+// statement that sets it.
+func TestPasswordsAreNotKept(t *testing.T) {
+	t.Parallel()
+	for driver, statement := range map[string]string{"pgx": `ALTER ROLE shop PASSWORD 'a verifier'`, "mysql": `ALTER USER shop IDENTIFIED BY 'a password?'`} {
+		d := &dialect{driver: driver}
+		if got := d.text(statement); got != statement {
+			t.Error(got)
+		}
+		d.texts.kept.Range(func(key, _ any) bool {
+			t.Errorf("%v is kept", key)
+			return true
+		})
+	}
+}
+
 // TestQueryTextIsKept checks that a query that is repeated allocates nothing.
 func TestQueryTextIsKept(t *testing.T) { //nolint:paralleltest // allocations of other tests would count
 	query := `SELECT ` + CutAny("s.id", 37) + ` FROM stores s WHERE id = ?`

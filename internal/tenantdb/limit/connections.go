@@ -244,7 +244,7 @@ func (l *Connections) IsFull(server string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.servers[server]
-	return s != nil && s.open >= l.limit
+	return s != nil && (s.open >= l.limit || s.queue.Len() > 0)
 }
 
 // Active returns the number of connections to server that are open and not

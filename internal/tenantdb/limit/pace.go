@@ -46,7 +46,8 @@ func (l *Connections) maxConnecting() int { return max(minConnecting, l.limit/co
 // paceLeft returns how long the first waiter still waits for its turn.
 func (l *Connections) paceLeft(s *serverConnections) time.Duration {
 	first := s.queue.Front().Value.(*waiter)
-	if !first.connecting || s.connecting < l.maxConnecting() {
+	// More free connections than may be in the making were not taken from busy stores.
+	if !first.connecting || s.connecting < l.maxConnecting() || l.limit-s.open > l.maxConnecting() {
 		return 0
 	}
 	return max(0, paceWait-time.Since(first.since))

@@ -96,6 +96,49 @@ func TestFreeConnectionsAreMadeTogether(t *testing.T) {
 	}
 }
 
+// TestRoomForManyIsUsed checks that callers who wait do not wait for each other once many
+// connections have become free.
+func TestRoomForManyIsUsed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limited, callers = 100, 30
+		l := limit.NewConnections(limited, func(string) bool { return false })
+		for range limited {
+			testkit.Must(t, l.Acquire(t.Context(), "server"))
+		}
+		var dialled atomic.Int32
+		dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
+			dialled.Add(1)
+			conn, _ := net.Pipe()
+			return conn, nil
+		})
+		for range callers {
+			go func() {
+				if _, err := dial(t.Context(), "tcp", "server"); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		synctest.Wait()
+		most := limit.MaxConnecting(l)
+		for range most + 1 { // the last one is free, and no caller may have it yet
+			l.Release("server")
+		}
+		synctest.Wait()
+		if n := dialled.Load(); int(n) != most || !l.IsFull("server") {
+			t.Errorf("%d connections are made, want %d; full: %v, although callers wait", n, most, l.IsFull("server"))
+		}
+		begin := time.Now()
+		for range callers {
+			l.Release("server")
+		}
+		synctest.Wait()
+		if n := dialled.Load(); n != callers || time.Since(begin) > 0 {
+			t.Errorf("%d connections were made after %v, want %d at once", n, time.Since(begin), callers)
+		}
+	})
+}
+
 // TestDialsUnderStress checks that no connection is lost, nor counted as being made for ever,
 // when callers give up, dials fail and connections are closed at any time.
 func TestDialsUnderStress(t *testing.T) {

@@ -29,6 +29,10 @@ const (
 // request of PostgreSQL's protocol, in bytes.
 const MaxAsideBytes = 4 << 20
 
+// maxServerMessage is more than a PostgreSQL server can send in one message, in bytes
+// (MaxAllocSize).
+const maxServerMessage = 1 << 30
+
 // These constants describe the framing. A message's length includes itself and
 // excludes the type byte before it.
 const (
@@ -90,7 +94,7 @@ func (s *postgresScreen) begin() error {
 	kind, length := s.header[0], int64(binary.BigEndian.Uint32(s.header[1:]))
 	shortest, longest := bodyLimits(kind)
 	switch body := length - lengthBytes; {
-	case kind == 'd' && body > longest:
+	case (kind == 'd' || kind == 'D') && body > longest && body < maxServerMessage:
 		return ErrAnswerTooLong
 	case body < shortest || body > longest:
 		return broken(kind, "may not come, or not with this length")
