@@ -230,7 +230,7 @@ func (a *bareBalance) scan(row pgx.Row) error {
 	return row.Scan(&a.Balance, &a.Reserved, &a.Debt, &a.LifetimePurchased, &a.LifetimeSpent, &a.updatedAt)
 }
 
-// bareQuery is the query of storedata.ReadProfile.
+// bareQuery reads what storedata.ReadProfile reads, whose query also limits the length of texts.
 const bareQuery = `
 	SELECT id, name, slug, description, contact_email, contact_phone, website, address_line1, address_line2,
 		city, region, postal_code, country, currency, timezone, locale, theme, settings, logo_url, created_at, updated_at
