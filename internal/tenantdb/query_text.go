@@ -38,7 +38,7 @@ func (d *dialect) text(query string) string {
 		return known
 	}
 	text := sqlx.Rebind(sqlx.BindType(d.driver), replaceCuts(replaceCuts(query, cutTextMark, d.cutText), cutAnyMark, d.cutAny))
-	if text != query { // a statement that sets a user's password holds it, and has no parameters
+	if text != query && len(query) <= maxKeptQuery { // a statement that sets a user's password holds it, and has no parameters
 		d.texts.put(query, text)
 	}
 	return text
@@ -58,9 +58,12 @@ func replaceCuts(query, mark, form string) string {
 	}
 }
 
-// maxTexts limits the number of queries in a queryTexts. Some queries name tables of a
-// store's own, of which there may be any number.
-const maxTexts = 1 << 10
+// These constants limit a queryTexts. Some queries name tables of a store's own, of which
+// there may be any number, and insert many rows.
+const (
+	maxTexts     = 1 << 10 // queries
+	maxKeptQuery = 4 << 10 // bytes of one; that of a store's profile has 1 KiB
+)
 
 // queryTexts keeps the texts of queries, by the query. It forgets all of them when there are
 // too many. It is safe for concurrent use.

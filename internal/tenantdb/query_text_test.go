@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -31,6 +32,13 @@ func TestQueryText(t *testing.T) {
 func TestQueryTextsAreLimited(t *testing.T) {
 	t.Parallel()
 	d := &dialect{driver: "pgx"}
+	long := "SELECT ?" + strings.Repeat(", ?", maxKeptQuery)
+	if got := d.text(long); !strings.HasSuffix(got, fmt.Sprint(", $", maxKeptQuery+1)) {
+		t.Error(got)
+	}
+	if _, kept := d.texts.get(long); kept {
+		t.Errorf("a query of %d bytes is kept", len(long))
+	}
 	for i := range 3 * maxTexts {
 		if got, want := d.text(fmt.Sprint("SELECT ? FROM t", i)), fmt.Sprint("SELECT $1 FROM t", i); got != want {
 			t.Fatal(got)
