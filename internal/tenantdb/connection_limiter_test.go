@@ -104,8 +104,19 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
-// hold keeps n connections to the store busy until the returned function is
-// called.
+// rush has three callers use the store at the same time, and returns when they have left.
+func rush(t *testing.T, h *testManager, store stoa.StoreID) {
+	t.Helper()
+	var releases []func()
+	for range 3 {
+		releases = append(releases, hold(t, h.lease(t, store)))
+	}
+	for _, release := range releases {
+		release()
+	}
+}
+
+// hold keeps a connection to the store busy until the returned function is called.
 func hold(t *testing.T, l tenantdb.Lease) (release func()) {
 	t.Helper()
 	inside, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -172,13 +183,7 @@ func TestReclaimIdleConnectionsOfLeasedStore(t *testing.T) {
 			h := setup(t, tenantdb.Options{ConnsPerServer: 3, ConnsPerStore: 3})
 			stores, databases := h.fleet(t, engine, 2)
 			busy := h.lease(t, stores[0])
-			var releases []func()
-			for range 3 {
-				releases = append(releases, hold(t, h.lease(t, stores[0])))
-			}
-			for _, release := range releases {
-				release()
-			}
+			rush(t, h, stores[0])
 			if n, _ := h.Connections(databases[0]); n != 3 {
 				t.Fatalf("%d connections after a rush of 3", n)
 			}

@@ -82,13 +82,7 @@ func TestRushMakesRoom(t *testing.T) {
 			h := setup(t, tenantdb.Options{ConnsPerServer: 4, ConnsPerStore: 3})
 			stores, _ := h.fleet(t, engine, 3)
 			busy := h.lease(t, stores[0])
-			var releases []func()
-			for range 3 {
-				releases = append(releases, hold(t, h.lease(t, stores[0])))
-			}
-			for _, release := range releases {
-				release()
-			}
+			rush(t, h, stores[0])
 			busy.Release()
 			rare := h.lease(t, stores[1])
 			works(t, rare)

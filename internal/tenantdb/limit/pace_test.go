@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/limit"
 	"github.com/stoahq/stoa/internal/testkit"
 )
@@ -21,6 +22,15 @@ type noAccount struct{}
 
 func (noAccount) Take(int64) error { return nil }
 func (noAccount) Give(int64)       {}
+
+// pipes returns a dial function that counts the connections that it makes.
+func pipes(made *atomic.Int32) dial.Func {
+	return func(context.Context, string, string) (net.Conn, error) {
+		made.Add(1)
+		conn, _ := net.Pipe()
+		return conn, nil
+	}
+}
 
 // TestFewConnectionsAreMadeAtOnce checks that busy stores lose few connections at once to
 // callers that arrive together, that the next caller follows when a connection is made,
@@ -40,11 +50,7 @@ func TestFewConnectionsAreMadeAtOnce(t *testing.T) {
 			testkit.Must(t, l.Acquire(t.Context(), "server"))
 		}
 		var dialled atomic.Int32
-		dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
-			dialled.Add(1)
-			conn, _ := net.Pipe()
-			return conn, nil
-		})
+		dial := l.Dial("server", noAccount{}, pipes(&dialled))
 		most := int32(limit.MaxConnecting(l))
 		begin := time.Now()
 		connected := make(chan context.CancelFunc, callers)
@@ -86,10 +92,7 @@ func TestFewConnectionsAreMadeAtOnce(t *testing.T) {
 func TestFreeConnectionsAreMadeTogether(t *testing.T) {
 	t.Parallel()
 	l := limit.NewConnections(100, func(string) bool { t.Error("a connection was taken"); return false })
-	dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
-		conn, _ := net.Pipe()
-		return conn, nil
-	})
+	dial := l.Dial("server", noAccount{}, pipes(new(atomic.Int32)))
 	for range 100 {
 		_, err := dial(t.Context(), "tcp", "server")
 		testkit.Must(t, err)
@@ -107,11 +110,7 @@ func TestRoomForManyIsUsed(t *testing.T) {
 			testkit.Must(t, l.Acquire(t.Context(), "server"))
 		}
 		var dialled atomic.Int32
-		dial := l.Dial("server", noAccount{}, func(context.Context, string, string) (net.Conn, error) {
-			dialled.Add(1)
-			conn, _ := net.Pipe()
-			return conn, nil
-		})
+		dial := l.Dial("server", noAccount{}, pipes(&dialled))
 		for range callers {
 			go func() {
 				if _, err := dial(t.Context(), "tcp", "server"); err != nil {
