@@ -208,6 +208,32 @@ func readStream(ctx context.Context, db *tenantdb.DB) (rows int, err error) {
 	return rows, err
 }
 
+// TestLongRows checks that a row of more than an answer is content that its owner can correct
+// only if rows were asked for and a PostgreSQL server can send that much.
+func TestLongRows(t *testing.T) {
+	t.Parallel()
+	bound := encoded(&pgproto3.BindComplete{})
+	for name, test := range map[string]struct {
+		attack
+
+		code stoa.Code
+	}{
+		"asked for":        {attack{at: atExecute, bytes: slices.Concat(bound, header('D', 1<<30))}, stoa.DatabaseContentInvalid},
+		"not asked for":    {attack{at: atPrepare, bytes: header('D', 1<<30)}, stoa.DatabaseUnreachable},
+		"more than a row":  {attack{at: atExecute, bytes: slices.Concat(bound, header('D', 1<<30+4))}, stoa.DatabaseUnreachable},
+		"before a session": {attack{at: atStartup, bytes: header('D', 1<<30)}, stoa.DatabaseUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var n int
+			err := tenantdbtest.Open(t, postgresAt(t, false, test.script())).Get(t.Context(), &n, `SELECT n FROM t`)
+			if stoa.CodeOf(err) != test.code {
+				t.Errorf("got %v, want %s", err, test.code)
+			}
+		})
+	}
+}
+
 // TestStreamLimits has a server stream rows: any number of them may come, several in a message,
 // but each must be in one message that is no longer than an answer.
 func TestStreamLimits(t *testing.T) { //nolint:paralleltest // it counts this process's memory

@@ -93,15 +93,17 @@ func (s *postgresScreen) received(p []byte) error {
 func (s *postgresScreen) begin() error {
 	kind, length := s.header[0], int64(binary.BigEndian.Uint32(s.header[1:]))
 	shortest, longest := bodyLimits(kind)
-	switch body := length - lengthBytes; {
-	case (kind == 'd' || kind == 'D') && body > longest && body < maxServerMessage:
-		return ErrAnswerTooLong
-	case body < shortest || body > longest:
+	body := length - lengthBytes
+	tooLong := (kind == 'd' || kind == 'D') && body > longest && body < maxServerMessage
+	if body < shortest || body > longest && !tooLong {
 		return broken(kind, "may not come, or not with this length")
 	}
-	s.missing = int(length - lengthBytes)
+	s.missing = int(body)
 	if err := s.accept(kind); err != nil {
 		return err
+	}
+	if tooLong { // only a row that was asked for is content
+		return ErrAnswerTooLong
 	}
 	if kind == 'D' {
 		return s.row.begin(s.answers.columns, s.missing)
