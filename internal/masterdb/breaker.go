@@ -66,6 +66,7 @@ func newBreaker(cfg *pgx.ConnConfig) *breaker {
 		defer cancel()
 		return lookup(ctx, host)
 	}
+	cfg.Tracer = connecting{}
 	b.probeConfig = cfg.Copy()
 	b.probeConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return b.dial(ctx, network, address, true)
@@ -79,12 +80,36 @@ func newBreaker(cfg *pgx.ConnConfig) *breaker {
 // now returns a monotonic time in nanoseconds. It is never 0.
 func (b *breaker) now() int64 { return int64(time.Since(b.start)) + 1 }
 
+// connecting marks the contexts of connections that are to become sessions, so that the dial
+// can tell them from those that only bring a cancel request. It traces nothing: pgx has no
+// other hook there.
+type connecting struct{}
+
+type connectingKey struct{}
+
+// TraceConnectStart implements pgx.ConnectTracer.
+func (connecting) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return context.WithValue(ctx, connectingKey{}, true)
+}
+
+// TraceConnectEnd implements pgx.ConnectTracer.
+func (connecting) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (connecting) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (connecting) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
 // trackedConn is the socket of one connection. It exists from the start of the dial.
 type trackedConn struct {
 	net.Conn  // set under breaker.mu when the dial has succeeded
 	breaker   *breaker
 	address   string
 	probe     bool
+	cancels   bool               // it brings a cancel request and becomes no session
 	cancel    context.CancelFunc // cancels the dial
 	skipTimer *time.Timer        // aborts the connection when no first byte comes; nil if there is no other host
 
@@ -148,7 +173,7 @@ var dialer = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle:
 
 func (b *breaker) dial(ctx context.Context, network, address string, probe bool) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	c := &trackedConn{breaker: b, address: address, probe: probe, cancel: cancel}
+	c := &trackedConn{breaker: b, address: address, probe: probe, cancels: ctx.Value(connectingKey{}) == nil, cancel: cancel}
 	c.asked.Store(b.now())
 	if err := b.admit(c); err != nil {
 		cancel()
@@ -337,7 +362,11 @@ func (b *breaker) set(err error) {
 	callbacks := slices.Clone(b.callbacks)
 	b.mu.Unlock()
 	for _, c := range conns {
-		c.abort()
+		// Nobody waits for a cancel request, and PgBouncer before 1.20 ends if it is
+		// abandoned (issue 801). The pooler closes it, and pgx after 15 s.
+		if !c.cancels {
+			c.abort()
+		}
 	}
 	for _, fn := range callbacks {
 		fn(err)
