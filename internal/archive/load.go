@@ -193,15 +193,10 @@ func sameTables(got, want []Table) error {
 
 // empty checks that the tables are empty, or empties those that an interrupted Load began.
 func (l *loader) empty(ctx context.Context) error {
-	for _, t := range slices.Backward(l.tables) { // a table before those that it references
-		if l.opts.Done != nil {
-			if !l.opts.Done(t.Name) {
-				if _, err := l.db.Exec(ctx, "DELETE FROM "+t.Name); err != nil {
-					return fmt.Errorf("empty the table %s: %w", t.Name, err)
-				}
-			}
-			continue
-		}
+	if l.opts.Done != nil {
+		return l.deleteRows(ctx)
+	}
+	for _, t := range l.tables {
 		var rows int
 		if err := l.db.Get(ctx, &rows, "SELECT count(*) FROM (SELECT 1 FROM "+t.Name+" LIMIT 1) one"); err != nil {
 			return err
@@ -211,6 +206,21 @@ func (l *loader) empty(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// deleteRows empties the tables that are not loaded yet, all or none of them.
+func (l *loader) deleteRows(ctx context.Context) error {
+	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		for _, t := range slices.Backward(l.tables) { // a table before those that it references
+			if l.opts.Done(t.Name) {
+				continue
+			}
+			if _, err := tx.Exec(ctx, "DELETE FROM "+t.Name); err != nil {
+				return fmt.Errorf("empty the table %s: %w", t.Name, err)
+			}
+		}
+		return nil
+	})
 }
 
 func (l *loader) part(ctx context.Context, p Part) error {

@@ -33,8 +33,11 @@ func (s *Service) awaitDatabase(ctx context.Context, r restoreRow) error {
 	return err
 }
 
-// checkSource reads the archive whole.
+// checkSource reads the archive whole, and checks that its rows can replace the present ones.
 func (s *Service) checkSource(ctx context.Context, r restoreRow) error {
+	if err := s.checkPresent(ctx, r); err != nil {
+		return err
+	}
 	b, err := read(ctx, s.db, `b.id = $1 AND b.state = 'succeeded'`, r.BackupID)
 	if err != nil {
 		return err
@@ -48,6 +51,30 @@ func (s *Service) checkSource(ctx context.Context, r restoreRow) error {
 		}
 		return b.checkSame(a)
 	})
+}
+
+// checkPresent fails if the restore would lose what no archive has, so that the store is not
+// closed for nothing. A database that cannot be read may be what the restore is for.
+func (s *Service) checkPresent(ctx context.Context, r restoreRow) error {
+	if r.Clone() {
+		return nil
+	}
+	c, err := s.tenants.Load(ctx, s.db, r.StoreID)
+	if err != nil {
+		return err
+	}
+	db, err := s.tenants.OpenUnleased(c)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	defer db.Close() //nolint:errcheck // no statement is pending
+	if err := db.PinSession(ctx, r.StoreID); err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	if err := archive.CheckReplaceable(ctx, db); stoa.CodeOf(err) == stoa.ArchiveRefused {
+		return err
+	}
+	return nil
 }
 
 // accepts fails for an archive that may not be loaded into the store.
@@ -83,14 +110,20 @@ func (s *Service) drain(ctx context.Context, r restoreRow) error {
 
 // save archives the present rows, unless there are none.
 func (s *Service) save(ctx context.Context, r restoreRow) error {
-	if r.Unsaved || r.Clone() {
+	if r.Clone() {
 		return nil
 	}
 	db, fresh, err := s.openTarget(ctx, r.StoreID)
 	if err != nil {
 		return err
 	}
-	if err := db.Close(); err != nil || fresh {
+	if !fresh { // owners' software may have written since the first check
+		err = archive.CheckReplaceable(ctx, db)
+	}
+	if r.Unsaved && stoa.CodeOf(err) != stoa.ArchiveRefused {
+		err = nil
+	}
+	if err := errors.Join(err, db.Close()); err != nil || fresh || r.Unsaved {
 		return err
 	}
 	id, err := s.savedID(ctx, r)

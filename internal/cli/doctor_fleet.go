@@ -29,6 +29,9 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *Env, out *findingWriter) erro
 		}
 		out.write(cmd.repair(ctx, found))
 	}
+	if err := cmd.stuckRestores(ctx, a, out); err != nil {
+		return err
+	}
 	if err := cmd.exposed(ctx, a, out); err != nil {
 		return err
 	}
@@ -56,6 +59,20 @@ func (cmd doctorCmd) checkDrops(ctx context.Context, a *app.App) error {
 		return fmt.Errorf("--drop %s: there is no orphan database of that name; nothing was repaired", missing[0])
 	}
 	return nil
+}
+
+// stuckRestores writes the stores that a restore keeps closed until somebody acts.
+func (cmd doctorCmd) stuckRestores(ctx context.Context, a *app.App, out *findingWriter) error {
+	list, err := a.Backups.StuckRestores(ctx)
+	for _, r := range list {
+		store := r.StoreID.String()
+		f := Finding{Check: "restore", Name: store, Store: store, Detail: "store " + store + " is closed: a restore failed: " + r.Fault.Message}
+		if f.Remedy = "restore another backup: stoa restore " + store + " --backup ID"; !r.Done() {
+			f.Remedy = "its rows of before are put back as soon as that works: correct the cause in its database, which the log of serve names"
+		}
+		out.write(f)
+	}
+	return err
 }
 
 // exposed writes the stores whose tables the HTTP API of a Supabase project can reach, and

@@ -500,7 +500,7 @@ func backupContent(m backups.Manifest) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if len(m.NotIncluded) > 0 {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 38, "<h3>Not included</h3><p>These tables in the database are not the platform’s. They are not in the backup, and a restore does not touch them.</p><ul>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 38, "<h3>Not included</h3><p>These tables and columns in the database are not the platform’s. They are not in the backup. A restore that would change their rows is refused.</p><ul>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -1,5 +1,7 @@
 package tenantdb
 
+import "strings"
+
 // ArchiveSQL is what differs between the engines when the rows of a store's tables are read
 // into an archive and written from one.
 type ArchiveSQL struct {
@@ -10,6 +12,11 @@ type ArchiveSQL struct {
 	// Unsafe is the query for up to 10,000 tables that a snapshot does not cover. It is empty
 	// if there can be none.
 	Unsafe string
+	// Referrers is the query for up to 1,000 foreign keys to tables of Stoa's schema: the table
+	// that has one, its schema if it is another, its first column, and the table it refers to.
+	Referrers string
+	// Quote is the character around a quoted name.
+	Quote string
 	// Bytes is the expression of the length in bytes of the text %s, and JSONText that of the
 	// JSON column %s as a text.
 	Bytes, JSONText string
@@ -18,6 +25,11 @@ type ArchiveSQL struct {
 	Upsert, Proposed string
 	// CopyIn means that DB.CopyIn inserts rows.
 	CopyIn bool
+}
+
+// Quoted returns a name as it stands in a statement.
+func (a ArchiveSQL) Quoted(name string) string {
+	return a.Quote + strings.ReplaceAll(name, a.Quote, a.Quote+a.Quote) + a.Quote
 }
 
 // ArchiveSQL returns what is the engine's own when rows are written from an archive.

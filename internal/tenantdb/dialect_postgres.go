@@ -42,11 +42,18 @@ var postgresDialect = dialect{
 	archive: ArchiveSQL{
 		Version:    `current_setting('server_version')`,
 		TableNamed: `SELECT relname::text AS name FROM pg_catalog.pg_class WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND relname = ?`,
-		Bytes:      `octet_length(%s)`,
-		JSONText:   `%s::text`,
-		Upsert:     `ON CONFLICT (%s) DO UPDATE SET`,
-		Proposed:   `excluded.%s`,
-		CopyIn:     true,
+		Referrers: `SELECT CASE WHEN n.nspname = current_schema() THEN '' ELSE n.nspname::text END AS schema_name, c.relname::text AS name, a.attname::text AS field,
+				r.relname::text AS target
+			FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+			JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace AND rn.nspname = current_schema()
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
+			WHERE k.contype = 'f' ORDER BY 1, 2, 3 LIMIT 1000`,
+		Quote:    `"`,
+		Bytes:    `octet_length(%s)`,
+		JSONText: `%s::text`,
+		Upsert:   `ON CONFLICT (%s) DO UPDATE SET`,
+		Proposed: `excluded.%s`,
+		CopyIn:   true,
 	},
 	recorder: postgresRecorder{},
 }

@@ -28,10 +28,13 @@ var sqliteDialect = dialect{
 	archive: ArchiveSQL{
 		Version:    `sqlite_version()`,
 		TableNamed: `SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?`,
-		Bytes:      `octet_length(%s)`,
-		JSONText:   `%s`,
-		Upsert:     `ON CONFLICT (%s) DO UPDATE SET`,
-		Proposed:   `excluded.%s`,
+		Referrers: `SELECT '' AS schema_name, m.name AS name, f."from" AS field, f."table" AS target
+			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table' AND f.seq = 0 ORDER BY 2, 3 LIMIT 1000`,
+		Quote:    `"`,
+		Bytes:    `octet_length(%s)`,
+		JSONText: `%s`,
+		Upsert:   `ON CONFLICT (%s) DO UPDATE SET`,
+		Proposed: `excluded.%s`,
 	},
 	recorder: sqliteRecorder{},
 }
