@@ -206,7 +206,7 @@ func (s AuthService) Logout(ctx context.Context, options ...CallOption) error {
 
 // Refresh: Exchange a refresh token for a new pair.
 //
-// The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh at the same time do not sign each other out, and an answer that was lost can be asked for again.
+// The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds, in which it gives the same new refresh token: tabs that refresh at the same time do not sign each other out, and an answer that was lost can be asked for again.
 //
 // POST /api/auth/refresh
 func (s AuthService) Refresh(ctx context.Context, body RefreshRequest, options ...CallOption) (*Tokens, error) {

@@ -45,7 +45,11 @@ func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, 
 	if c.Browser {
 		return issueCookie(ctx, tx, id, user, a.opts.RefreshTTL, &tx.Now)
 	}
-	return a.issueTokens(ctx, tx, id, user)
+	refresh := newRefreshToken()
+	if err := storeRefreshToken(ctx, tx, id, refresh); err != nil {
+		return Session{}, err
+	}
+	return a.withAccessToken(tx, id, user, refresh)
 }
 
 // maxSessions is how many sessions of one user are stored, revoked ones included.
@@ -59,14 +63,8 @@ func trimSessions(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) error 
 		ORDER BY revoked_at IS NOT NULL, last_used_at DESC, id DESC LIMIT 1000 OFFSET $2)`, user, maxSessions-1)
 }
 
-// issueTokens creates the next pair of tokens of a session.
-func (a *Accounts) issueTokens(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, user User) (Session, error) {
-	refresh := newRefreshToken()
-	err := tx.ExecLater(ctx, `INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES ($1, $2, $3)`,
-		refresh.Hash(), id, tx.Now)
-	if err != nil {
-		return Session{}, err
-	}
+// withAccessToken returns the pair of a session's refresh token and a new access token.
+func (a *Accounts) withAccessToken(tx *masterdb.Tx, id stoa.SessionID, user User, refresh keyring.Secret) (Session, error) {
 	signed, err := a.tokens.sign(authz.Principal{UserID: user.ID, SessionID: id}, tx.Now)
 	if err != nil {
 		return Session{}, err
@@ -82,8 +80,10 @@ func (a *Accounts) issueTokens(ctx context.Context, tx *masterdb.Tx, id stoa.Ses
 // token_expired when the session was left unused too long, and with
 // session_revoked. A token that is used a second time has been copied, so the
 // session is revoked, for the owner and the thief. Within refreshGrace of its
-// first use a token is accepted again: two tabs may refresh at the same time,
-// and a client may have lost the response.
+// first use a token is accepted again, since two tabs may refresh at the same time
+// and a client may have lost the response. The refresh token of the answer is then
+// the one that the first use gave or, if that is spent as well, the newest: see
+// nextRefreshToken.
 func (a *Accounts) Refresh(ctx context.Context, token keyring.Secret, c Client) (Session, error) {
 	if !isRefreshToken(token) {
 		return Session{}, errRefreshInvalid()
@@ -127,7 +127,11 @@ func (a *Accounts) rotate(ctx context.Context, tx *masterdb.Tx, token keyring.Se
 	if err != nil {
 		return Session{}, nil, err
 	}
-	s, err = a.issueTokens(ctx, tx, found.SessionID, user)
+	next, err := a.nextRefreshToken(ctx, tx, found, token)
+	if err != nil {
+		return Session{}, nil, err
+	}
+	s, err = a.withAccessToken(tx, found.SessionID, user, next)
 	return s, nil, err
 }
 

@@ -27,8 +27,8 @@ func (a *api) authRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxJSON},
 		huma.Operation{OperationID: "auth.refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tags: tags,
 			Summary: "Exchange a refresh token for a new pair",
-			Description: "The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh " +
-				"at the same time do not sign each other out, and an answer that was lost can be asked for again.",
+			Description: "The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds, in which it gives the same " +
+				"new refresh token: tabs that refresh at the same time do not sign each other out, and an answer that was lost can be asked for again.",
 			Errors: []int{400, 401, 413, 422}}, a.refresh)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "auth.logout", Method: http.MethodPost, Path: "/api/auth/logout", Tags: tags, DefaultStatus: http.StatusNoContent,

@@ -128,7 +128,7 @@ export class Auth extends HeyApiClient {
     /**
      * Exchange a refresh token for a new pair
      *
-     * The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh at the same time do not sign each other out, and an answer that was lost can be asked for again.
+     * The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds, in which it gives the same new refresh token: tabs that refresh at the same time do not sign each other out, and an answer that was lost can be asked for again.
      */
     public refresh<ThrowOnError extends boolean = true>(options: Options<AuthRefreshData, ThrowOnError>): RequestResult<AuthRefreshResponses, unknown, ThrowOnError> {
         return (options.client ?? this.client).post<AuthRefreshResponses, unknown, ThrowOnError>({
