@@ -38,7 +38,7 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 	if err != nil {
 		return Session{}, err
 	}
-	if !match {
+	if !match || user.ID.IsZero() { // a decoy's password opens nothing
 		return Session{}, a.refuseLogin(ctx, c.as(user.ID), "password")
 	}
 	resetAttempts()
@@ -125,7 +125,7 @@ func (a *Accounts) refuseLogin(ctx context.Context, p authz.Principal, by string
 }
 
 // userByEmail returns the user and their password hash. For an address
-// without an account it returns a hash that no password matches.
+// without an account it returns no user and a decoy's hash.
 func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string, error) {
 	// A malformed address cannot be registered, and may contain bytes that
 	// PostgreSQL rejects.
@@ -137,9 +137,13 @@ func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string,
 		User
 		PasswordHash string
 	}
-	err := a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE email = $1`, email)
+	decoy, err := a.decoyHash(ctx, email) // also for a user, for whom it takes the same time
+	if err != nil {
+		return User{}, "", err
+	}
+	err = a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE email = $1`, email)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return User{}, a.passwords.unmatchable, nil
+		return User{}, decoy, nil
 	}
 	return row.User, row.PasswordHash, err
 }
