@@ -29,8 +29,8 @@ func (a *api) logAccess(ctx context.Context, w *responseWriter, r *http.Request,
 		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.String("address", req.client.Address),
 	)
-	if a.Tracer != nil {
-		attrs = append(attrs, slog.String("trace_id", tracing.ID(ctx)))
+	if id := a.traceID(ctx, r); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
 	}
 	if store := req.storeOf(r); !store.IsZero() {
 		attrs = append(attrs, slog.String("store_id", store.String()))
@@ -45,6 +45,15 @@ func (a *api) logAccess(ctx context.Context, w *responseWriter, r *http.Request,
 		attrs = append(attrs, slog.String("client_request_id", id))
 	}
 	a.Log.LogAttrs(ctx, level, message, attrs...)
+}
+
+// traceID returns the id of the trace that a request belongs to. While tracing is off it is the
+// caller's, or "": the request id suffices to find the line of a request that is in no trace.
+func (a *api) traceID(ctx context.Context, r *http.Request) string {
+	if a.Tracer == nil {
+		return tracing.SentID(r)
+	}
+	return tracing.ID(ctx)
 }
 
 // storePattern begins the pattern of each API route of one store.

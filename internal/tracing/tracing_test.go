@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/stoahq/stoa/internal/tracing"
@@ -137,11 +138,37 @@ func TestRequestParent(t *testing.T) {
 			if id := tracing.ID(ctx); (id == callersTrace || id == c.trace) != (c.trace != "") || len(id) != 32 || c.trace != "" && id != c.trace {
 				t.Errorf("the trace is %s, want %q", id, c.trace)
 			}
+			if id := tracing.SentID(r); id != c.trace {
+				t.Errorf("while tracing is off the trace is %q, want %q", id, c.trace)
+			}
 			if got.TraceState().Len() != 0 {
 				t.Error("the caller's tracestate was kept")
 			}
 		})
 	}
+}
+
+// FuzzSentID compares the trace id that is read while tracing is off with that of the library.
+func FuzzSentID(f *testing.F) {
+	whole := callersTrace + "-" + callersSpan
+	for _, text := range []string{
+		"", "00-" + whole + "-01", "00-" + whole + "-03", "00-" + whole + "-04", "00-" + whole + "-01-", "00-" + whole + "-01-x", "00-" + whole,
+		"01-" + whole + "-ff-x", "fe-" + whole + "-01", "ff-" + whole + "-01", "0-" + whole + "-01", "00-" + whole + "-0g", "00-" + whole + "-1",
+		"00-" + callersTrace + "-" + strings.Repeat("0", 16) + "-01", "00-" + strings.Repeat("0", 32) + "-" + callersSpan + "-01", "00-" + whole + "-01\n",
+		strings.ToUpper("00-" + whole + "-01"), "00-" + callersTrace + "0-" + callersSpan + "-01", "00--" + whole + "-01",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		want := ""
+		if len(text) <= 128 {
+			header := propagation.HeaderCarrier{"Traceparent": {text}}
+			want = tracing.ID(propagation.TraceContext{}.Extract(t.Context(), header))
+		}
+		if got := tracing.SentID(request(t, text)); got != want {
+			t.Errorf("%q: trace id %q, want %q", text, got, want)
+		}
+	})
 }
 
 // TestShareIsOurs checks that callers who choose their ids get about the operator's share.
@@ -308,12 +335,15 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestOffAllocatesNothing checks that statements and jobs cost no memory while tracing is off.
+// TestOffAllocatesNothing checks that requests, statements and jobs cost no memory while tracing
+// is off.
 func TestOffAllocatesNothing(t *testing.T) {
 	var tracer *tracing.Tracer
 	db := tracer.Statements("master", "postgresql")
 	ctx := t.Context()
+	r := request(t, "00-"+callersTrace+"-"+callersSpan+"-01")
 	if n := testing.AllocsPerRun(100, func() {
+		_ = tracing.SentID(r)
 		db.Begin(ctx, "SELECT 1").End(nil)
 		_ = tracer.Parent(ctx)
 	}); n != 0 {
