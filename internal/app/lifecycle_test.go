@@ -37,7 +37,7 @@ func TestLifeOverHTTP(t *testing.T) {
 		c.call("POST", path+"/resume", nil).want(http.StatusOK).is("active", "status")
 		front().want(http.StatusOK)
 
-		first := c.call("DELETE", path, nil).want(http.StatusOK).is("deleting", "status")
+		first := c.call("DELETE", path, nil).want(http.StatusOK).is("deleting", "status").is("succeeded", "provisioning", "state")
 		at, err := time.Parse(time.RFC3339, first.text("deleteAfter"))
 		if days := time.Until(at).Hours() / 24; err != nil || days < 29 || days > 31 {
 			t.Errorf("it goes at %v, %v", at, err)

@@ -64,5 +64,9 @@ func (a *api) deleteStore(ctx context.Context, in *StorePath) (*storeOutput, err
 	if err != nil {
 		return nil, err
 	}
-	return newStoreOutput(s, nil), nil
+	out, err := a.withRun(ctx, s)
+	if stoa.CodeOf(err) == stoa.StoreNotFound { // without a grace period, it may be gone by now
+		return newStoreOutput(s, nil), nil
+	}
+	return out, err
 }
