@@ -4,7 +4,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +45,38 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 	})
 	if codes != len(infos) {
 		t.Errorf("%d codes, %d with a status", codes, len(infos))
+	}
+}
+
+// TestRemediesNameWhatExists checks the calls and the members that causes and remedies name
+// against the OpenAPI document.
+func TestRemediesNameWhatExists(t *testing.T) {
+	t.Parallel()
+	doc := newAPI(Domains{}, allRoutes()).huma.OpenAPI()
+	known := map[string]bool{"sslmode": true} // of a connection string
+	for _, op := range operationsOf(doc) {
+		known[op.Method+" "+op.Path] = true
+	}
+	for _, schema := range doc.Components.Schemas.Map() {
+		for member := range schema.Properties {
+			known[member] = true
+		}
+	}
+	call, member := regexp.MustCompile("`([A-Z]+ /[^`]*)`"), regexp.MustCompile("`([a-z][A-Za-z.]*)`")
+	for _, c := range codes {
+		text := c.cause + c.remedy
+		for _, found := range call.FindAllStringSubmatch(text, -1) {
+			if !known[found[1]] {
+				t.Errorf("%s names the call %s", c.code, found[1])
+			}
+		}
+		for _, found := range member.FindAllStringSubmatch(text, -1) {
+			for name := range strings.SplitSeq(found[1], ".") {
+				if !known[name] {
+					t.Errorf("%s names the member %s", c.code, found[1])
+				}
+			}
+		}
 	}
 }
 
