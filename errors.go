@@ -76,6 +76,7 @@ const (
 	ArchiveOfOtherStore        Code = "archive_of_other_store"
 	ArchiveRefused             Code = "archive_refused"
 	ArchiveStorageFailed       Code = "archive_storage_failed"
+	MigrationFailed            Code = "migration_failed"
 	MoveRefused                Code = "move_refused"
 	MoveInProgress             Code = "move_in_progress"
 	BackupInUse                Code = "backup_in_use"

@@ -754,6 +754,7 @@ const (
 	FaultCodeInvalidCredentials         FaultCode = "invalid_credentials"
 	FaultCodeInvalidRequest             FaultCode = "invalid_request"
 	FaultCodeMethodNotAllowed           FaultCode = "method_not_allowed"
+	FaultCodeMigrationFailed            FaultCode = "migration_failed"
 	FaultCodeMoveInProgress             FaultCode = "move_in_progress"
 	FaultCodeMoveRefused                FaultCode = "move_refused"
 	FaultCodeNotFound                   FaultCode = "not_found"
@@ -867,6 +868,8 @@ func (e FaultCode) Valid() bool {
 	case FaultCodeInvalidRequest:
 		return true
 	case FaultCodeMethodNotAllowed:
+		return true
+	case FaultCodeMigrationFailed:
 		return true
 	case FaultCodeMoveInProgress:
 		return true
@@ -1477,6 +1480,7 @@ const (
 	ProblemCodeInvalidCredentials         ProblemCode = "invalid_credentials"
 	ProblemCodeInvalidRequest             ProblemCode = "invalid_request"
 	ProblemCodeMethodNotAllowed           ProblemCode = "method_not_allowed"
+	ProblemCodeMigrationFailed            ProblemCode = "migration_failed"
 	ProblemCodeMoveInProgress             ProblemCode = "move_in_progress"
 	ProblemCodeMoveRefused                ProblemCode = "move_refused"
 	ProblemCodeNotFound                   ProblemCode = "not_found"
@@ -1590,6 +1594,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeInvalidRequest:
 		return true
 	case ProblemCodeMethodNotAllowed:
+		return true
+	case ProblemCodeMigrationFailed:
 		return true
 	case ProblemCodeMoveInProgress:
 		return true

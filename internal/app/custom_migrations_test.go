@@ -1,14 +1,54 @@
 package app_test
 
 import (
+	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
+
+// TestCustomMigrationsWithoutFolder checks that a merchant learns from the connection and from
+// the test of a database that the platform has no custom migrations for its engine, but nothing
+// about the operator's folders, which the log names.
+func TestCustomMigrationsWithoutFolder(t *testing.T) {
+	t.Parallel()
+	cfg, log := testConfig(t, masterdb.SQLite), &syncBuffer{}
+	cfg.TenantMigrations = t.TempDir()
+	folder := filepath.Join(cfg.TenantMigrations, "mysql")
+	if err := errors.Join(os.Mkdir(folder, 0o700),
+		os.WriteFile(filepath.Join(folder, "00001_more.sql"), []byte("-- +goose Up\nCREATE TABLE more (id integer PRIMARY KEY);\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	unlimited(cfg)
+	s, err := launch(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Stop() })
+	c, id := register(t, s, "owner@example.com")
+	refused := c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "managed"}).problem(http.StatusServiceUnavailable, "migration_failed")
+	tested := c.call("POST", "/api/stores/"+id+"/database/test", connectBody(t, credential.PostgreSQL)).want(http.StatusOK).
+		is(false, "ok").is("migration_failed", "error", "code")
+	for _, a := range []answer{refused, tested} {
+		if strings.Contains(a.raw, "sqlite") || strings.Contains(a.raw, "folder") || !strings.Contains(a.raw, "operator") {
+			t.Errorf("the merchant is told %s", a.raw)
+		}
+	}
+	if refused.text("remedy") == "" {
+		t.Errorf("no remedy: %s", refused.raw)
+	}
+	for _, engine := range []string{"sqlite", "postgres"} {
+		if !strings.Contains(log.String(), `no folder \"`+engine) {
+			t.Errorf("the log does not name the folder of %s: %s", engine, log.String())
+		}
+	}
+}
 
 // TestCustomMigrationsOutOfOrder checks that after a custom migration was added below one
 // that has run, neither the server nor a command proceeds without it. The error names

@@ -71,7 +71,7 @@ func (r storeRow) store() Store {
 		Attempts: r.MigrationAttempts + r.MigrationStarts, Code: r.Code, Message: r.Message, At: r.MigratedAt,
 	}
 	if r.MigrationStarts > 0 && r.MigrationStartedAt != nil {
-		st.Code, st.At = tenantdb.MigrationFailed, r.MigrationStartedAt
+		st.Code, st.At = stoa.MigrationFailed, r.MigrationStartedAt
 		st.Message = "The migration has begun and not ended: it is under way, or its process stopped unexpectedly."
 	}
 	return st

@@ -114,7 +114,7 @@ func TestMaxFailures(t *testing.T) {
 	if sum.Failed != 3 || sum.Untouched != 3 || sum.Stopped == "" || len(sum.Causes) != 1 || len(sum.Causes[0].Stores) != 3 {
 		t.Errorf("%+v", sum)
 	}
-	if one := r.list[0]; one.Code != tenantdb.MigrationFailed || one.Schema.Own != 1 ||
+	if one := r.list[0]; one.Code != stoa.MigrationFailed || one.Schema.Own != 1 ||
 		!cmp.Equal(one.Message, "00002_wrong.sql: SQL logic error: no such table: nowhere (1)") {
 		t.Errorf("%+v", one)
 	}

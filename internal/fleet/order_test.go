@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
@@ -123,7 +124,7 @@ func TestOrderOfOneStore(t *testing.T) {
 	}))
 	b.write(t, "00004_fourth.sql", `CREATE TABLE IF NOT EXISTS fourth (id integer PRIMARY KEY)`)
 	sum, r := migrate(t, b.release(t, fleet.Options{}), fleet.MigrateOptions{})
-	if sum.Failed != 1 || r.list[0].Code != tenantdb.MigrationFailed || !strings.Contains(r.list[0].Message, "00002_second.sql") {
+	if sum.Failed != 1 || r.list[0].Code != stoa.MigrationFailed || !strings.Contains(r.list[0].Message, "00002_second.sql") {
 		t.Errorf("%+v %+v", sum, r.list)
 	}
 }

@@ -136,16 +136,18 @@ func cause(err error) (stoa.Code, string) {
 	var panicked *stoa.Panic
 	var partial *goose.PartialError
 	switch {
+	case errors.As(err, &known) && known.Code == stoa.MigrationFailed && known.Cause != nil: // its message is for the merchant
+		return known.Code, printable(known.Cause.Error())
 	case errors.As(err, &known) && (known.Code != stoa.TenantError || !errors.As(err, &partial)): // otherwise the failed statement explains more
 		return known.Code, printable(known.Message)
 	case errors.As(err, &panicked):
 		return stoa.Internal, "The platform failed to process an answer of this database. The log has the details."
 	case errors.As(err, &partial) && partial.Failed != nil:
-		return tenantdb.MigrationFailed, printable(fmt.Sprintf("%s: %v", partial.Failed.Source.Path, partial.Failed.Error))
+		return stoa.MigrationFailed, printable(fmt.Sprintf("%s: %v", partial.Failed.Source.Path, partial.Failed.Error))
 	case errors.Is(err, context.DeadlineExceeded):
-		return tenantdb.MigrationFailed, "The migration took longer than a store may take."
+		return stoa.MigrationFailed, "The migration took longer than a store may take."
 	}
-	return tenantdb.MigrationFailed, printable(err.Error())
+	return stoa.MigrationFailed, printable(err.Error())
 }
 
 // printable returns a server's message without control characters, at most
@@ -190,7 +192,7 @@ func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.Mig
 			return err
 		}
 		// A failure of the migration alone says nothing about the database's health.
-		if o.Code == tenantdb.MigrationFailed || o.Code == stoa.Internal {
+		if o.Code == stoa.MigrationFailed || o.Code == stoa.Internal {
 			return nil
 		}
 		return tenantdb.RecordHealthOf(ctx, tx, store, o.CredentialVersion, fault)

@@ -63,7 +63,7 @@ func TestMigrationThatDies(t *testing.T) {
 		}
 		status, err := s.Status(t.Context())
 		testkit.Must(t, err)
-		if status.Failed != 1 || len(status.Causes) != 1 || status.Causes[0].Code != tenantdb.MigrationFailed || status.Causes[0].Stores[0] != deadly.Slug {
+		if status.Failed != 1 || len(status.Causes) != 1 || status.Causes[0].Code != stoa.MigrationFailed || status.Causes[0].Stores[0] != deadly.Slug {
 			t.Errorf("%+v", status)
 		}
 		b.exec(t, `UPDATE store_databases SET migration_started_at = $1 WHERE store_id = $2`, time.Now().UTC().Add(-21*time.Minute), deadly.ID)

@@ -77,6 +77,7 @@ var codes = []codeInfo{
 	{stoa.ArchiveKeyUnknown, http.StatusUnprocessableEntity, "None of the platform's keys opens the archive.", "Send the key that was shown at the download; the operator restores an earlier key of the platform."},
 	{stoa.ArchiveTooNew, http.StatusUnprocessableEntity, "A newer release of Stoa wrote the archive.", "Upgrade this installation."},
 	{stoa.ArchiveOfOtherStore, http.StatusConflict, "The archive is of another store.", "Make a new store of it: clone it."},
+	{stoa.MigrationFailed, http.StatusServiceUnavailable, "The platform's migrations cannot run in this database.", "Tell the operator, whose log has the cause. For a new store, another kind of database may work."},
 	{stoa.MoveRefused, http.StatusUnprocessableEntity, "The store cannot be moved to that database, or the move cannot be aborted or rolled back any more.", "`detail` says why and what to do."},
 	{stoa.MoveInProgress, http.StatusConflict, "The store is being moved to another database, or its database is being changed.", "Wait for the end, or abort the move."},
 	{stoa.ArchiveRefused, http.StatusUnprocessableEntity, "A database cannot be archived, or an archive cannot be loaded. `detail` names the table and the row, or the limit that the operator has set.", "Correct the row at its source, or use the same engine."},

@@ -4,7 +4,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,6 +49,73 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 	if codes != len(infos) {
 		t.Errorf("%d codes, %d with a status", codes, len(infos))
 	}
+}
+
+// TestEveryCodeIsListed reads all sources for codes that are declared or written elsewhere
+// than in errors.go and have no row in the list.
+func TestEveryCodeIsListed(t *testing.T) {
+	t.Parallel()
+	root, files := filepath.Dir(documentPath(t, "go.mod")), 0
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (e.Name() == "node_modules" || e.Name() == "testdata" || strings.HasPrefix(e.Name(), ".") && path != root):
+			return fs.SkipDir
+		case filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "_templ.go"),
+			strings.HasSuffix(path, "/internal/tenantdb/warnings.go"): // the codes of warnings are no problems
+			return nil
+		}
+		files++
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			for _, code := range codesWrittenIn(n) {
+				if _, listed := infos[code]; !listed {
+					t.Errorf("%s: %q is not listed", set.Position(n.Pos()), code)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || files < 300 {
+		t.Errorf("%d files, %v", files, err)
+	}
+}
+
+// codesWrittenIn returns the literals of a node that are codes: the values of constants and
+// variables of the type stoa.Code, and the first arguments of stoa.Code and stoa.Errorf.
+func codesWrittenIn(n ast.Node) (found []stoa.Code) {
+	isStoas := func(e ast.Expr, names ...string) bool {
+		s, ok := e.(*ast.SelectorExpr)
+		if !ok {
+			return false
+		}
+		x, ok := s.X.(*ast.Ident)
+		return ok && x.Name == "stoa" && slices.Contains(names, s.Sel.Name)
+	}
+	var values []ast.Expr
+	switch n := n.(type) {
+	case *ast.ValueSpec:
+		if isStoas(n.Type, "Code") {
+			values = n.Values
+		}
+	case *ast.CallExpr:
+		if isStoas(n.Fun, "Code", "Errorf") && len(n.Args) > 0 {
+			values = n.Args[:1]
+		}
+	}
+	for _, v := range values {
+		if l, ok := v.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			code, _ := strconv.Unquote(l.Value)
+			found = append(found, stoa.Code(code))
+		}
+	}
+	return found
 }
 
 // TestRemediesNameWhatExists checks the calls and the members that causes and remedies name

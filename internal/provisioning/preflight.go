@@ -136,6 +136,9 @@ func (s *Service) test(ctx context.Context, check preflight) (Finding, error) {
 func (s *Service) runPreflight(ctx context.Context, check preflight) (found Finding, err error) {
 	err = stoa.CatchPanic(func() (err error) {
 		found, err = s.inspect(ctx, check)
+		if err == nil && !check.atWork && !check.rotation {
+			err = s.tenants.CheckCustomMigrations(check.credentials.Engine)
+		}
 		return tenantdb.MissingRow(err)
 	})
 	s.logPanic(ctx, "panic in a database test", err, "store", check.store.String())

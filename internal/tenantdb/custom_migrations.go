@@ -112,7 +112,8 @@ func (o *CustomMigrations) of(engine credential.EngineName) (fs.FS, error) {
 	folder := registered[engine].dialect.folder
 	files, ok := o.folders[folder]
 	if !ok {
-		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations have no folder %q, which a store on %s needs.", folder, engine)
+		return nil, stoa.Errorf(stoa.MigrationFailed, "The platform does not set up stores on this kind of database. Tell its operator, or use another kind.").
+			WithCause(fmt.Errorf("the custom migrations have no folder %q, which a store on %s needs", folder, engine))
 	}
 	return files, nil
 }

@@ -92,6 +92,13 @@ func (o *CustomMigrations) fileOf(engine credential.EngineName, version int64) s
 // are none.
 func (m *Manager) CustomMigrations() *CustomMigrations { return m.opts.Custom }
 
+// CheckCustomMigrations fails with migration_failed if there are custom
+// migrations, but none for the engine, so that no store can be set up on it.
+func (m *Manager) CheckCustomMigrations(engine credential.EngineName) error {
+	_, err := m.opts.Custom.of(engine)
+	return err
+}
+
 // maxVersions limits the number of versions that are read from a database. An
 // operator has far fewer migrations.
 const maxVersions = 10_000
@@ -138,5 +145,6 @@ func (s *session) checkOrder(ctx context.Context, p *goose.Provider, own *Custom
 	for _, f := range faults {
 		words = append(words, f.String())
 	}
-	return stoa.Errorf(MigrationFailed, "The platform's own migrations do not fit this database: %s.", strings.Join(words, "; "))
+	return stoa.Errorf(stoa.MigrationFailed, "The platform's migrations cannot run in this database. Tell its operator.").
+		WithCause(fmt.Errorf("the custom migrations do not fit this database: %s", strings.Join(words, "; ")))
 }

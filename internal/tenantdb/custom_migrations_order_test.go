@@ -86,7 +86,7 @@ func TestMigrateOutOfOrder(t *testing.T) {
 				t.Helper()
 				db := opened(t, c, data, dir)
 				_, err := db.Migrate(t.Context())
-				if stoa.CodeOf(err) != tenantdb.MigrationFailed || !strings.Contains(err.Error(), want) {
+				if stoa.CodeOf(err) != stoa.MigrationFailed || !strings.Contains(err.Error(), want) {
 					t.Errorf("want %q: %v", want, err)
 				}
 				if in, err := db.Inspect(t.Context()); err != nil || slices.Contains(in.Tables, "t2") || slices.Contains(in.Tables, "t4") {

@@ -133,7 +133,7 @@ func TestMigrateTo(t *testing.T) {
 			c, data := tenantdbtest.Create(t, engine), t.TempDir()
 			if engine == credential.SQLite { // the folder has no migrations for SQLite
 				db := opened(t, c, data, dir)
-				if _, err := db.Migrate(t.Context()); stoa.CodeOf(err) != tenantdb.MigrationFailed || !strings.Contains(err.Error(), `"sqlite"`) {
+				if _, err := db.Migrate(t.Context()); stoa.CodeOf(err) != stoa.MigrationFailed || !strings.Contains(err.Error(), `"sqlite"`) {
 					t.Errorf("%v", err)
 				}
 				if in, err := db.Inspect(t.Context()); err != nil || len(in.Tables) != 0 {

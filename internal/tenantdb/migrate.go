@@ -13,8 +13,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
-
-	"github.com/stoahq/stoa"
 )
 
 // Migrations contains one folder per engine. All folders have the same file
@@ -35,10 +33,6 @@ const (
 // never above the version that the previous release migrates to. Between the
 // two releases, old and new binaries serve the same stores.
 const OldestReadable = 14
-
-// MigrationFailed means that a statement of a migration failed in a database
-// that otherwise works. Operators see it. No answer of the API contains it.
-const MigrationFailed stoa.Code = "migration_failed"
 
 // Schema is the version of a tenant database's schema: the version of the
 // built-in migrations and the version of the operator's custom ones. A version
