@@ -2,7 +2,9 @@ package app_test
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"html"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -360,4 +362,40 @@ func TestRightsAreInTheDocs(t *testing.T) {
 		}
 	}
 	t.Error("the documentation lacks the table of rights")
+}
+
+// TestSignInsAreLogged checks that the access log names the user whom a request without a token
+// has signed in, and the store that a registration made.
+func TestSignInsAreLogged(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	s, err := launch(t.Context(), cfg, slog.New(slog.NewJSONHandler(&log, nil)))
+	testkit.Must(t, err)
+	t.Cleanup(func() { _ = s.Stop() })
+	_, store := register(t, s, "owner@example.com")
+	c := client{t: t, url: s.URL, s: s, http: s.http}
+	login := c.call("POST", "/api/auth/login", object{"email": "owner@example.com", "password": testPassword}).want(http.StatusOK)
+	c.call("POST", "/api/auth/refresh", object{"refreshToken": login.text("refreshToken")}).want(http.StatusOK)
+	signIn(t, s, "owner@example.com", testPassword)
+	for route, store := range map[string]string{"/api/auth/register": store, "/api/auth/login": "", "/api/auth/refresh": "", "/signin": ""} {
+		testkit.Eventually(t, testkit.Timeout, "the log has "+route, func() bool {
+			for line := range strings.Lines(log.String()) {
+				var l struct {
+					Route  string
+					User   string `json:"user_id"`
+					Store  string `json:"store_id"`
+					Status int
+				}
+				if json.Unmarshal([]byte(line), &l) == nil && l.Route == route {
+					if l.User != login.text("user", "id") || l.Store != store {
+						t.Errorf("the line lacks the user or the store: %s", line)
+					}
+					return true
+				}
+			}
+			return false
+		})
+	}
 }

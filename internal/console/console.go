@@ -82,7 +82,7 @@ type Request struct {
 	*http.Request
 	Client    accounts.Client
 	Principal authz.Principal // zero when nobody is signed in
-	User      accounts.User   // of the principal
+	User      accounts.User   // of the principal, or whom the page has just signed in
 	Expires   time.Time       // of the session
 	Cookie    string          // of the session
 	Secure    bool            // the platform's own address is https

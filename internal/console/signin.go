@@ -95,8 +95,9 @@ func (c *Console) enter(w http.ResponseWriter, r *Request, session accounts.Sess
 	}
 	http.SetCookie(w, c.challengeCookie("", expired))
 	http.SetCookie(w, c.sessionCookie(session.Cookie.Reveal(), session.ExpiresIn))
+	r.User = session.User
 	if resume != nil {
-		r.User, r.Principal.SessionID = session.User, stoa.NewID[stoa.SessionID]()
+		r.Principal.SessionID = stoa.NewID[stoa.SessionID]()
 		return c.render(w, r, http.StatusOK, formFrame("Go on"), resumePage("You are signed in again", "Your form was not sent yet. Send it now, or leave it.", *resume))
 	}
 	http.Redirect(w, r.Request, "/signin/done?next="+url.QueryEscape(next), http.StatusSeeOther)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
@@ -58,8 +59,10 @@ type SessionView struct {
 	ExpiresIn    int      `json:"expiresIn" example:"900" doc:"Seconds until the access token expires"`
 }
 
-// newSessionView reveals the tokens to the caller they belong to.
-func newSessionView(s accounts.Session) SessionView {
+// newSessionView reveals the tokens to the caller they belong to, and records that caller for
+// the access log.
+func newSessionView(ctx context.Context, s accounts.Session) SessionView {
+	identify(ctx, authz.Principal{UserID: s.User.ID})
 	return SessionView{
 		User: userView(s.User), AccessToken: s.AccessToken.Reveal(), RefreshToken: s.RefreshToken.Reveal(),
 		TokenType: "Bearer", ExpiresIn: int(s.ExpiresIn.Seconds()),
@@ -95,8 +98,9 @@ func (a *api) register(ctx context.Context, in *registerInput) (*registerOutput,
 		return nil, err
 	}
 	out := &registerOutput{Location: "/api/auth/me"}
-	out.Body.SessionView = newSessionView(session)
+	out.Body.SessionView = newSessionView(ctx, session)
 	if store != nil {
+		about(ctx, store.ID)
 		view := newStoreView(*store, nil)
 		out.Body.Store = &view
 	}
@@ -115,7 +119,7 @@ func (a *api) login(ctx context.Context, in *loginInput) (*sessionOutput, error)
 	if err != nil {
 		return nil, err
 	}
-	return &sessionOutput{newSessionView(session)}, nil
+	return &sessionOutput{newSessionView(ctx, session)}, nil
 }
 
 type refreshInput struct {
@@ -129,7 +133,7 @@ func (a *api) refresh(ctx context.Context, in *refreshInput) (*sessionOutput, er
 	if err != nil {
 		return nil, err
 	}
-	return &sessionOutput{newSessionView(session)}, nil
+	return &sessionOutput{newSessionView(ctx, session)}, nil
 }
 
 func (a *api) logout(ctx context.Context, _ *struct{}) (*struct{}, error) {

@@ -58,6 +58,9 @@ func (a *api) consolePage(route console.Route) http.HandlerFunc {
 			err = route.Handle(w, req)
 		}
 		about(r.Context(), req.StoreID)
+		if caller := requestOf(r.Context()).caller; caller.UserID.IsZero() { // the page may have signed somebody in
+			identify(r.Context(), authz.Principal{UserID: req.User.ID})
+		}
 		if err != nil {
 			a.refusePage(w, req, err)
 		}

@@ -201,5 +201,5 @@ func (a *api) finishPasskeyLogin(ctx context.Context, in *finishPasskeyLoginInpu
 	if err != nil {
 		return nil, err
 	}
-	return &sessionOutput{newSessionView(session)}, nil
+	return &sessionOutput{newSessionView(ctx, session)}, nil
 }

@@ -47,7 +47,7 @@ func (a *api) loginSecondFactor(ctx context.Context, in *secondFactorInput) (*se
 	if err != nil {
 		return nil, err
 	}
-	return &sessionOutput{newSessionView(session)}, nil
+	return &sessionOutput{newSessionView(ctx, session)}, nil
 }
 
 type factorOutput struct {
