@@ -133,14 +133,17 @@ func TestCORS(t *testing.T) {
 func TestInvalidHostSettings(t *testing.T) {
 	t.Parallel()
 	for flag, want := range map[string]string{
-		"--cors-origins=*":                         "STOA_CORS_ORIGINS",
-		"--cors-origins=app.example.com":           "STOA_CORS_ORIGINS",
-		"--cors-origins=https://app.example.com/":  "STOA_CORS_ORIGINS",
-		"--cors-origins=null":                      "STOA_CORS_ORIGINS",
-		"--cors-credentials":                       "STOA_CORS_CREDENTIALS needs",
-		"--platform-hosts=https://www.example.com": "STOA_PLATFORM_HOSTS",
-		"--platform-hosts=*.example.com":           "STOA_PLATFORM_HOSTS",
-		"--platform-hosts=www.example.com:3000":    "STOA_PLATFORM_HOSTS",
+		"--cors-origins=*":                                     "STOA_CORS_ORIGINS",
+		"--cors-origins=app.example.com":                       "STOA_CORS_ORIGINS",
+		"--cors-origins=https://app.example.com/":              "STOA_CORS_ORIGINS",
+		"--cors-origins=null":                                  "STOA_CORS_ORIGINS",
+		"--cors-origins=https://app.example.com:0":             "STOA_CORS_ORIGINS",
+		"--base-url=https://example.com:99999":                 "STOA_BASE_URL",
+		"--otel-exporter-otlp-endpoint=http://127.0.0.1:65536": "OTEL_EXPORTER_OTLP_ENDPOINT",
+		"--cors-credentials":                                   "STOA_CORS_CREDENTIALS needs",
+		"--platform-hosts=https://www.example.com":             "STOA_PLATFORM_HOSTS",
+		"--platform-hosts=*.example.com":                       "STOA_PLATFORM_HOSTS",
+		"--platform-hosts=www.example.com:3000":                "STOA_PLATFORM_HOSTS",
 	} {
 		if status, _, errOut := command(t, "serve", flag, "--data-dir="+t.TempDir()); status != 1 || !strings.Contains(errOut, want) {
 			t.Errorf("%s: status %d, %s", flag, status, errOut)

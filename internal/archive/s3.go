@@ -57,7 +57,7 @@ type S3 struct {
 // NewS3 returns a Storage in a bucket, which must exist. It makes no request: see Check.
 func NewS3(opts S3Options) (*S3, error) {
 	u, err := url.Parse(opts.Endpoint)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || !stoa.HasValidPort(u) || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		return nil, errors.New("the endpoint is a URL such as https://s3.eu-west-1.amazonaws.com, without path and user")
 	}
 	if opts.Prefix != "" && (!strings.HasSuffix(opts.Prefix, "/") || checkPrefix(opts.Prefix) != nil) {

@@ -559,7 +559,7 @@ func TestS3Options(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []S3Options{
 		{Endpoint: "", Bucket: "b"}, {Endpoint: "s3.example.com", Bucket: "b"}, {Endpoint: "ftp://s3.example.com"}, {Endpoint: "https://user@s3.example.com"},
-		{Endpoint: "https://s3.example.com/path"}, {Endpoint: "https://s3.example.com?x"}, {Endpoint: "https://s3.example.com", Prefix: "a"}, {Endpoint: "https://s3.example.com", Prefix: "../"},
+		{Endpoint: "https://s3.example.com:99999"}, {Endpoint: "https://s3.example.com:0"}, {Endpoint: "https://s3.example.com/path"}, {Endpoint: "https://s3.example.com?x"}, {Endpoint: "https://s3.example.com", Prefix: "a"}, {Endpoint: "https://s3.example.com", Prefix: "../"},
 	} {
 		if _, err := NewS3(bad); err == nil {
 			t.Errorf("%+v is accepted", bad)

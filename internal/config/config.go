@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
@@ -155,7 +156,7 @@ func (c *Config) checkAddresses(fault func(name, format string, args ...any)) {
 	if name, err := hostnames.Normalize(c.BaseDomain); err != nil || name != c.BaseDomain {
 		fault("STOA_BASE_DOMAIN", "must be a domain name in lower case, without scheme, port or final dot, as DNS has it (xn--… for other scripts)")
 	}
-	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || !stoa.HasValidPort(u) || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_BASE_URL", "must be an http or https address")
 	}
 	if host, port, err := net.SplitHostPort(c.DNSServer); c.DNSServer != "" && (err != nil || host == "" || !isPort(port)) {
@@ -247,7 +248,7 @@ func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
 	case key != "" && !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
 		fault("STRIPE_SECRET_KEY", "must be a secret (sk_…) or restricted (rk_…) key")
 	}
-	if u, err := url.Parse(c.StripeURL); c.StripeURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+	if u, err := url.Parse(c.StripeURL); c.StripeURL != "" && (err != nil || u.Host == "" || !stoa.HasValidPort(u) || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_STRIPE_URL", "must be an http or https address")
 	}
 }
@@ -264,7 +265,7 @@ func (c *Config) checkSupabase(fault func(name, format string, args ...any)) {
 	u, err := url.Parse(c.SupabaseURL)
 	switch {
 	case c.SupabaseURL == "":
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || u.Host == "" || !stoa.HasValidPort(u) || u.User != nil || u.RawQuery != "" || u.Scheme != "http" && u.Scheme != "https":
 		fault("STOA_SUPABASE_URL", "must be an http or https address")
 	}
 	if _, err := c.SupabaseRules(); err != nil {

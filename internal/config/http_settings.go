@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/httpapi"
 	"github.com/stoahq/stoa/internal/keyring"
@@ -51,7 +52,7 @@ func (h *HTTP) check(fault func(name, format string, args ...any)) {
 		}
 	}
 	for _, o := range h.CORSOrigins {
-		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || o != u.Scheme+"://"+strings.ToLower(u.Host) {
+		if u, err := url.Parse(o); err != nil || u.Host == "" || !stoa.HasValidPort(u) || u.Scheme != "http" && u.Scheme != "https" || o != u.Scheme+"://"+strings.ToLower(u.Host) {
 			fault("STOA_CORS_ORIGINS", "%q is no origin: name scheme and host, with a port unless it is the scheme's own, such as https://app.example.com", o)
 		}
 	}

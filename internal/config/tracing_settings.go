@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/url"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tracing"
@@ -27,6 +28,8 @@ func (t *Tracing) check(fault func(name, format string, args ...any)) {
 	}
 	if err := tracing.Check(t.OTelEndpoint); err != nil {
 		fault("OTEL_EXPORTER_OTLP_ENDPOINT", "%v", err)
+	} else if u, err := url.Parse(t.OTelEndpoint); err == nil && !stoa.HasValidPort(u) {
+		fault("OTEL_EXPORTER_OTLP_ENDPOINT", "must have a port between 1 and 65535, or none")
 	}
 	if t.OTelProtocol != "" && t.OTelProtocol != "http/protobuf" {
 		fault("OTEL_EXPORTER_OTLP_PROTOCOL", "must be http/protobuf, and the endpoint the collector's port for it, usually 4318: %q is not built in", t.OTelProtocol)

@@ -106,7 +106,7 @@ func checkPhone(s string) string {
 // a deception.
 func checkURL(s string) string {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || strings.ContainsFunc(s, unicode.IsSpace) {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || !stoa.HasValidPort(u) || strings.ContainsFunc(s, unicode.IsSpace) {
 		return "must be a URL that begins with https:// or http://"
 	}
 	return checkLine(2048)(s)

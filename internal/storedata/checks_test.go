@@ -25,7 +25,7 @@ func TestChecks(t *testing.T) {
 		{"phone", checkPhone, []string{"+1 (555) 123-4567", "112"}, []string{"", "12", "abc", "()-()", "1\n23", strings.Repeat("1", 41)}},
 		{"url", checkURL, []string{"https://a.de", "HTTP://a.de:8080/b?c=d#e", "https://[::1]/", "https://ü.de/ü"},
 			[]string{"", "a.de", "//a.de", "javascript:alert(1)", "data:text/html,x", "https://", "https:///a", "https://u:p@a.de", "https://a.de/a b",
-				"https://a.de/\n", "ftp://a.de", "https://a.de/" + strings.Repeat("a", 2048)}},
+				"https://a.de/\n", "https://a.de:0", "https://a.de:99999/b", "ftp://a.de", "https://a.de/" + strings.Repeat("a", 2048)}},
 		{"country", checkCountry, []string{"DE", "GB", "US", "XK", "TW"}, []string{"", "de", "UK", "DEU", "ZZ", "EU", "001", "DD", "D", "D\n"}},
 		{"currency", checkCurrency, []string{"EUR", "USD", "JPY", "XCG", "SLE"}, []string{"", "eur", "EURO", "DEM", "XXX", "XAU", "BTC", "€"}},
 		{"timezone", checkTimezone, []string{"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "America/Port_of_Spain", "America/Port-au-Prince", "W-SU"},

@@ -222,7 +222,7 @@ func TestEndpointsAreChecked(t *testing.T) {
 	p := newPlatform(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	s := p.service(t)
 	for _, url := range []string{
-		"", "example.com", "/hooks", "ftp://example.com", "https://", "https://user:password@example.com/", "https://example.com/#x", "javascript:alert(1)",
+		"", "example.com", "/hooks", "ftp://example.com", "https://", "https://user:password@example.com/", "https://example.com/#x", "https://example.com:99999/", "https://example.com:0/", "javascript:alert(1)",
 		"https://exa mple.com", "https://example.com/" + strings.Repeat("x", 2000), "https://:443/", "http:example.com", "\x00", "https://\xff.com",
 	} {
 		if _, _, err := s.Create(t.Context(), p.owner(), p.Store, webhooks.Change{URL: &url}); stoa.CodeOf(err) != stoa.InvalidRequest {

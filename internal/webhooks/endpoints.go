@@ -268,6 +268,8 @@ func urlFault(text string) string {
 		return "must be a whole address, such as https://example.com/webhooks"
 	case u.Scheme != "https" && u.Scheme != "http":
 		return "must begin with https://"
+	case !stoa.HasValidPort(u):
+		return "must have a port between 1 and 65535, or none"
 	case u.User != nil:
 		return "must not contain a user or password; check the signature instead"
 	case u.Fragment != "":
