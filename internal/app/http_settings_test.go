@@ -142,6 +142,10 @@ func TestInvalidHostSettings(t *testing.T) {
 		"--otel-exporter-otlp-endpoint=http://127.0.0.1:65536": "OTEL_EXPORTER_OTLP_ENDPOINT",
 		"--cors-credentials":                                   "STOA_CORS_CREDENTIALS needs",
 		"--platform-hosts=https://www.example.com":             "STOA_PLATFORM_HOSTS",
+		"--master-db-url=mysql://u:p@127.0.0.1/stoa":           "MASTER_DB_URL must be",
+		"--master-db-url=sqlite:":                              "MASTER_DB_URL must be",
+		"--base-domain=a..b":                                   "STOA_BASE_DOMAIN",
+		"--platform-hosts=a..example.com":                      "STOA_PLATFORM_HOSTS",
 		"--platform-hosts=*.example.com":                       "STOA_PLATFORM_HOSTS",
 		"--platform-hosts=www.example.com:3000":                "STOA_PLATFORM_HOSTS",
 	} {

@@ -120,7 +120,8 @@ func (c *Config) Faults() []Defect {
 	return faults
 }
 
-// checkMaster checks the URLs of a master behind a pooler.
+// checkMaster checks the form of the master's URLs. The faults do not repeat them: they may
+// contain a password.
 func (c *Config) checkMaster(fault func(name, format string, args ...any)) {
 	isPostgres := func(url string) bool {
 		return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
@@ -129,8 +130,13 @@ func (c *Config) checkMaster(fault func(name, format string, args ...any)) {
 	if sessions != "" && !isPostgres(sessions) {
 		fault("MASTER_DB_SESSION_URL", "must be postgres://…: the address of the database server itself")
 	}
-	if sessions != "" && !isPostgres(c.MasterURL()) {
+	file, isSQLite := strings.CutPrefix(c.MasterURL(), "sqlite:")
+	switch {
+	case isPostgres(c.MasterURL()):
+	case sessions != "":
 		fault("MASTER_DB_URL", "must be postgres://… where MASTER_DB_SESSION_URL is set: the address of the pooler before that server")
+	case !isSQLite || file == "":
+		fault("MASTER_DB_URL", "must be postgres://… or sqlite:PATH")
 	}
 }
 

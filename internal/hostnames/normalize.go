@@ -29,9 +29,9 @@ func Normalize(host string) (string, error) {
 			return "", err
 		}
 	}
-	// A remaining dot at the start or the end is an empty label: IDNA maps other
-	// characters to dots.
-	if host == "" || len(host) > 253 || host[0] == '.' || host[len(host)-1] == '.' {
+	// A remaining dot at the start or the end, or after another one, is an empty label:
+	// IDNA maps other characters to dots.
+	if host == "" || len(host) > 253 || host[0] == '.' || host[len(host)-1] == '.' || strings.Contains(host, "..") {
 		return "", errNotHostname
 	}
 	return host, nil

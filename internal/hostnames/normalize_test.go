@@ -34,7 +34,7 @@ func TestNormalize(t *testing.T) {
 		}
 	}
 	for name, in := range map[string]string{
-		"empty": "", "dot": ".", "port only": ":80", "too long": strings.Repeat("a", 254),
+		"empty": "", "dot": ".", "empty label": "a..example", "empty label of other dots": "a。。example", "port only": ":80", "too long": strings.Repeat("a", 254),
 		"IPv6": "::1", "IPv6 in brackets": "[::1]", "IPv6 with port": "[::1]:80", "IPv6 with zone": "[fe80::1%eth0]:80",
 		"NUL": "a\x00.example", "newline": "a.example\nb", "space": "a b.example", "tab": "\ta.example", "broken UTF-8": "a\xff.example",
 		"slash": "a.example/b", "at": "a@b.example", "percent": "a%2e.example", "wildcard": "*.example", "quote": "a'.example",
