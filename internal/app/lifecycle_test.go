@@ -92,6 +92,9 @@ func TestLifeCommands(t *testing.T) {
 			if r := show("resume"); r.Status != "active" || r.Held {
 				t.Errorf("resumed: %+v", r)
 			}
+			if status, _, errOut := stoa("stores", "dsn", slug); status == 0 || !strings.Contains(errOut, "archive") {
+				t.Errorf("dsn of an embedded database: status %d: %s", status, errOut)
+			}
 			if r := show("delete", "--yes"); r.Status != "deleting" || r.DeleteAfter == nil {
 				t.Errorf("deleted: %+v", r)
 			}

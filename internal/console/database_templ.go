@@ -289,7 +289,7 @@ func databasePage(v databaseView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if v.Embedded {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 23, "<p class=\"muted\">This database is embedded in the platform: it has no address and no password. Reach its data through the API.</p>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 23, "<p class=\"muted\">This database is embedded in the platform: it has no address and no password. Reach its data through the API, or download an archive of it under Backups.</p>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -71,7 +71,7 @@ func (s *Service) loadOnServer(ctx context.Context, store stoa.StoreID) (credent
 	case c.Kind != credential.Managed:
 		return credential.Credentials{}, stoa.Errorf(stoa.NotFound, "This database is your own: its provider shows its connection string, and changes its password.")
 	case c.Engine.Embedded():
-		return credential.Credentials{}, stoa.Errorf(stoa.NotFound, "This database is embedded in the platform and has no address and no password. Reach its data through the API.")
+		return credential.Credentials{}, stoa.Errorf(stoa.NotFound, "This database is embedded in the platform and has no address and no password. Reach its data through the API, or download an archive of it: a backup.")
 	}
 	return c, nil
 }
