@@ -9,7 +9,7 @@ import (
 	"github.com/stoahq/stoa/internal/fleet"
 )
 
-// CheckOrder returns an error if the operator's own migrations cannot run in their
+// CheckOrder returns an error if the operator's custom migrations cannot run in their
 // order. It logs a fault that may concern one merchant's database only.
 func CheckOrder(ctx context.Context, f *fleet.Service, log *slog.Logger) error {
 	faults, err := f.CheckOrder(ctx, false)
@@ -18,7 +18,7 @@ func CheckOrder(ctx context.Context, f *fleet.Service, log *slog.Logger) error {
 	}
 	for _, fault := range faults {
 		if !fault.Refuses() {
-			log.WarnContext(ctx, "own migrations out of order", "fault", fault.String())
+			log.WarnContext(ctx, "custom migrations out of order", "fault", fault.String())
 		}
 	}
 	return orderError(faults)
@@ -35,5 +35,5 @@ func orderError(faults []fleet.OrderFault) error {
 	if len(words) == 0 {
 		return nil
 	}
-	return errors.New("your own migrations (STOA_TENANT_MIGRATIONS) cannot run in order: " + strings.Join(words, "; "))
+	return errors.New("the custom migrations (STOA_TENANT_MIGRATIONS) cannot run in order: " + strings.Join(words, "; "))
 }

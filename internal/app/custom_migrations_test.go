@@ -101,7 +101,7 @@ func TestCustomMigrationsOutOfOrder(t *testing.T) {
 		t.Errorf("above all others: status %d: %s%s", status, out, errOut)
 	}
 	f.flags = plain
-	if _, out, _ := f.stoa("doctor"); !strings.Contains(out, "1 stores have later ones") {
+	if _, out, _ := f.stoa("doctor"); !strings.Contains(out, "1 store has later ones") {
 		t.Errorf("without any here: %s", out)
 	}
 }

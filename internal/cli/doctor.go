@@ -28,7 +28,7 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, open files, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
+	return "Checks configuration, data directory, open files, keys, payments, Supabase, master database, clock, schema, job queue and the order of the custom migrations, with a remedy for each fault. " +
 		"It changes nothing, but for a file that it writes into the data directory, and a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
 		"to see whether that works, and removes at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +

@@ -1,17 +1,15 @@
 package cli
 
 import (
-	"fmt"
-
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// order checks the order of the operator's own migrations; with Fleet in every store. A
+// order checks the order of the operator's custom migrations; with Fleet in every store. A
 // store with migrations that this release does not know is not a fault: they may belong to
 // a later release.
 func (cmd doctorCmd) order(e *Env) (out []Finding) {
-	const check = "own migrations"
+	const check = "custom migrations"
 	var status fleet.Status
 	err := e.withFleet(true, func(_ *masterdb.DB, f *fleet.Service) error {
 		faults, err := f.CheckOrder(e.Ctx, cmd.Fleet)
@@ -34,8 +32,8 @@ func (cmd doctorCmd) order(e *Env) (out []Finding) {
 	case err != nil:
 		return append(out, Finding{Check: check, Detail: err.Error(), Remedy: "correct STOA_TENANT_MIGRATIONS"})
 	case ahead > 0:
-		return append(out, Finding{Check: check, OK: true, Detail: fmt.Sprintf("%d stores have later ones than STOA_TENANT_MIGRATIONS names here: "+
-			"new stores are made without them", ahead)})
+		return append(out, Finding{Check: check, OK: true, Detail: storesThat(ahead, "has", "have") + " later ones than STOA_TENANT_MIGRATIONS names here: " +
+			"new stores are made without them"})
 	case len(out) == 0 && e.Cfg.TenantMigrations != "":
 		return []Finding{{Check: check, OK: true, Detail: "in order in the stores that were asked"}}
 	}

@@ -58,6 +58,14 @@ func runRestore(ctx context.Context, e *Env, a *app.App, s stores.Store, b backu
 	return r, err
 }
 
+// storesThat counts stores as the subject of a sentence, with the verb for one and for many.
+func storesThat(n int, one, many string) string {
+	if n == 1 {
+		return "1 store " + one
+	}
+	return fmt.Sprintf("%d stores %s", n, many)
+}
+
 // restoreLost restores every store whose database is lost.
 func restoreLost(e *Env, asJSON bool) error {
 	a, err := e.openApp(e.Ctx)
@@ -93,9 +101,9 @@ func restoreLost(e *Env, asJSON bool) error {
 		}
 		last = page[len(page)-1].ID
 	}
-	Printf(e.Stderr, "%d stores were restored.\n", restored)
+	Printf(e.Stderr, "%s restored.\n", storesThat(restored, "was", "were"))
 	if failed > 0 {
-		return fmt.Errorf("%d stores could not be restored", failed)
+		return errors.New(storesThat(failed, "could", "could") + " not be restored")
 	}
 	return nil
 }

@@ -223,7 +223,7 @@ func (d *storeDatabase) print(line func(name, format string, args ...any)) {
 	line("  name", "%s", d.Database)
 	line("  schema version", "%d", d.SchemaVersion)
 	if d.OwnVersion > 0 {
-		line("  own migrations", "%d", d.OwnVersion)
+		line("  custom migrations", "%d", d.OwnVersion)
 	}
 	line("  credential version", "%d", d.CredentialVersion)
 	line("  health", "%s", d.Status)

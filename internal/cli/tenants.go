@@ -60,7 +60,7 @@ type tenantsMigrateCmd struct {
 // Help is shown by 'stoa tenants migrate --help'.
 func (tenantsMigrateCmd) Help() string {
 	return "Connects to the stores that lag, as 'stoa tenants status' shows them, and to no other, but for a few that it asks whether " +
-		"your own migrations can run in order: with a file that was added below one that has run it does nothing. How each ended is recorded; " +
+		"the custom migrations can run in order: with a file that was added below one that has run it does nothing. How each ended is recorded; " +
 		"run it again to go on and to try those again that failed. It may run beside 'stoa serve', and twice at once. " +
 		"Ctrl-C begins no more stores and lets those under way finish.\n\n" +
 		"The exit status is 1 when a store failed or was not reached."
@@ -78,7 +78,7 @@ func (cmd tenantsMigrateCmd) Run(e *Env) error {
 		if err != nil {
 			return err
 		}
-		if !cmd.DryRun && cmd.To == 0 { // with --dry-run or --to none of the operator's own migrations run
+		if !cmd.DryRun && cmd.To == 0 { // with --dry-run or --to none of the operator's custom migrations run
 			if err := app.CheckOrder(e.Ctx, f, slog.New(slog.DiscardHandler)); err != nil {
 				return err
 			}

@@ -65,7 +65,7 @@ type Config struct {
 	ServeStale           time.Duration  `name:"serve-stale" env:"STOA_SERVE_STALE" default:"1h" help:"While the master database does not answer, stores are served by what was last read of them, if it is not older than this; 0s serves none." placeholder:"TIME" group:"config"`
 	MoveKeep             time.Duration  `name:"move-keep" env:"STOA_MOVE_KEEP" default:"24h" help:"How long a store that was moved to another database can be moved back." placeholder:"TIME" group:"config"`
 	DeletionGrace        time.Duration  `name:"deletion-grace" env:"STOA_DELETION_GRACE" default:"720h" help:"How long a deleted store can be restored before it is gone for good." placeholder:"TIME" group:"config"`
-	TenantMigrations     string         `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with your own migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
+	TenantMigrations     string         `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with custom migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
 	HoldTenantMigrations bool           `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
 	ProvisioningClaim    time.Duration  `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" help:"How long a provisioning run waits for an execution that gives no sign of life. A process that ended is noticed within seconds, whatever is set here." placeholder:"TIME" group:"config"`
 

@@ -118,7 +118,7 @@ func statusState(s stores.Status) ui.State {
 func schemaWords(s tenantdb.Schema) string {
 	words := strconv.FormatInt(s.Version, 10)
 	if s.Own > 0 {
-		words += ", own migrations " + strconv.FormatInt(s.Own, 10)
+		words += ", custom migrations " + strconv.FormatInt(s.Own, 10)
 	}
 	return words
 }

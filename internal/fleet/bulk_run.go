@@ -72,7 +72,7 @@ func (b *Bulk) mayRun(ctx context.Context, p authz.Principal, a BulkAction) erro
 	faults, err := b.CheckOrder(ctx, false)
 	for _, fault := range faults {
 		if err == nil && fault.Refuses() {
-			err = stoa.Errorf(stoa.InvalidRequest, "The operator's own migrations cannot run in order: %s", fault)
+			err = stoa.Errorf(stoa.InvalidRequest, "The operator's custom migrations cannot run in order: %s", fault)
 		}
 	}
 	return err
