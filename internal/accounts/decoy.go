@@ -22,12 +22,16 @@ func (a *Accounts) decoyHash(ctx context.Context, email string) (hash string, er
 	_, key := a.tokens.ring.Current()
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(decoyLabel + email))
-	place := mac.Sum(nil)[:8]
+	sum := mac.Sum(nil)
+	place, further := sum[:8], int(sum[8])
 	for i := range place {
 		place[i] = 'a' + place[i]%26
 	}
-	err = a.db.Get(ctx, &hash, `SELECT coalesce((SELECT password_hash FROM users WHERE email >= $1 ORDER BY email LIMIT 1),
-		(SELECT password_hash FROM users ORDER BY email LIMIT 1), '')`, string(place))
+	// Addresses may be alike, such as customer1 to customer99999: so it is one of the next 256. After
+	// the last one come the first.
+	err = a.db.Get(ctx, &hash, `SELECT coalesce((SELECT password_hash FROM users WHERE email >= $1 ORDER BY email LIMIT 1 OFFSET $2),
+		(SELECT password_hash FROM users ORDER BY email LIMIT 1
+			OFFSET $2 % (SELECT CASE count(*) WHEN 0 THEN 1 ELSE count(*) END FROM (SELECT 1 FROM users LIMIT 256) few)), '')`, string(place), further)
 	if _, unreadable := passwordhash.Parse(hash); unreadable != nil {
 		hash = a.passwords.unmatchable
 	}

@@ -59,6 +59,9 @@ func (s *Service) checkPresent(ctx context.Context, r restoreRow) error {
 	if r.Clone() {
 		return nil
 	}
+	if lost, err := s.Lost(ctx, r.StoreID); lost || err != nil {
+		return nil //nolint:nilerr // see above
+	}
 	c, err := s.tenants.Load(ctx, s.db, r.StoreID)
 	if err != nil {
 		return err
@@ -113,17 +116,8 @@ func (s *Service) save(ctx context.Context, r restoreRow) error {
 	if r.Clone() {
 		return nil
 	}
-	db, fresh, err := s.openTarget(ctx, r.StoreID)
-	if err != nil {
-		return err
-	}
-	if !fresh { // owners' software may have written since the first check
-		err = archive.CheckReplaceable(ctx, db)
-	}
-	if r.Unsaved && stoa.CodeOf(err) != stoa.ArchiveRefused {
-		err = nil
-	}
-	if err := errors.Join(err, db.Close()); err != nil || fresh || r.Unsaved {
+	fresh, err := s.checkReplaceable(ctx, r)
+	if err != nil || fresh || r.Unsaved {
 		return err
 	}
 	id, err := s.savedID(ctx, r)
@@ -142,7 +136,24 @@ func (s *Service) save(ctx context.Context, r restoreRow) error {
 	case saved.State != Succeeded:
 		return &waitError{databasePoll}
 	}
-	return nil
+	_, err = s.checkReplaceable(ctx, r) // the owner's software may have written while the archive was made
+	return err
+}
+
+// checkReplaceable fails if the restore would lose what no archive has. fresh reports that the
+// database has no rows of a store.
+func (s *Service) checkReplaceable(ctx context.Context, r restoreRow) (fresh bool, err error) {
+	db, fresh, err := s.openTarget(ctx, r.StoreID)
+	if err != nil {
+		return false, err
+	}
+	if !fresh {
+		err = archive.CheckReplaceable(ctx, db)
+	}
+	if r.Unsaved && stoa.CodeOf(err) != stoa.ArchiveRefused { // the database may be damaged
+		err = nil
+	}
+	return fresh, errors.Join(err, db.Close())
 }
 
 // savedID returns the archive of the present rows, which it records once.

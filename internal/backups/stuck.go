@@ -9,7 +9,8 @@ func (s *Service) StuckRestores(ctx context.Context) ([]Restore, error) {
 	var rows []restoreRow
 	err := s.db.Select(ctx, &rows, selectRestore+`(state = 'running' AND step = 'undo' AND attempt >= $1 OR state = 'failed' AND step = 'load')
 		AND EXISTS (SELECT 1 FROM store_databases d WHERE d.store_id = backup_restores.store_id AND d.restoring)
-		AND NOT EXISTS (SELECT 1 FROM backup_restores n WHERE n.store_id = backup_restores.store_id AND n.id > backup_restores.id)
+		AND NOT EXISTS (SELECT 1 FROM backup_restores n WHERE n.store_id = backup_restores.store_id AND n.id > backup_restores.id
+			AND NOT (n.state = 'failed' AND n.step = 'check'))
 		ORDER BY id LIMIT 1000`, tries)
 	list := make([]Restore, len(rows))
 	for i, r := range rows {

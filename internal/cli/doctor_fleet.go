@@ -66,11 +66,11 @@ func (cmd doctorCmd) stuckRestores(ctx context.Context, a *app.App, out *finding
 	list, err := a.Backups.StuckRestores(ctx)
 	for _, r := range list {
 		store := r.StoreID.String()
-		f := Finding{Check: "restore", Name: store, Store: store, Detail: "store " + store + " is closed: a restore failed: " + r.Fault.Message}
-		if f.Remedy = "restore another backup: stoa restore " + store + " --backup ID"; !r.Done() {
-			f.Remedy = "its rows of before are put back as soon as that works: correct the cause in its database, which the log of serve names"
+		remedy := "its rows of before are put back as soon as that works: correct the cause in its database, which the log of serve names"
+		if r.Done() {
+			remedy = "restore another backup: stoa restore " + store + " --backup ID"
 		}
-		out.write(f)
+		out.write(Finding{Check: "restore", Name: store, Store: store, Detail: "store " + store + " is closed: a restore failed: " + r.Fault.Message, Remedy: remedy})
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package masterdb
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -26,6 +27,7 @@ const (
 	lookupTimeout = 2 * time.Second         // time limit for resolving the master's name
 	hostTimeout   = 1200 * time.Millisecond // time limit for a host's first byte, if there are other hosts
 	skipFor       = 3 * time.Second         // how long a host that sent no byte in time is skipped
+	cancelWait    = 15 * time.Second        // how long a cancel request is left to the server
 )
 
 // errUnreachable is the cause of every failure while the breaker is open.
@@ -110,6 +112,7 @@ type trackedConn struct {
 	address   string
 	probe     bool
 	cancels   bool               // it brings a cancel request and becomes no session
+	abandoned atomic.Bool        // its user is to go on without it; see abandon
 	cancel    context.CancelFunc // cancels the dial
 	skipTimer *time.Timer        // aborts the connection when no first byte comes; nil if there is no other host
 
@@ -121,6 +124,9 @@ type trackedConn struct {
 
 // Write implements net.Conn.
 func (c *trackedConn) Write(p []byte) (int, error) {
+	if c.abandoned.Load() { // the end of TLS would be an end for the server
+		return len(p), nil
+	}
 	c.asked.CompareAndSwap(0, c.breaker.now())
 	return c.Conn.Write(p)
 }
@@ -141,6 +147,14 @@ func (c *trackedConn) Read(p []byte) (int, error) {
 // Close implements net.Conn.
 func (c *trackedConn) Close() error {
 	c.breaker.forget(c)
+	if c.abandoned.Load() {
+		go func() {
+			_ = c.SetReadDeadline(time.Now().Add(cancelWait))
+			_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, 1<<20))
+			_ = c.Conn.Close()
+		}()
+		return nil
+	}
 	return c.Conn.Close()
 }
 
@@ -154,6 +168,21 @@ func (c *trackedConn) abort() {
 	if conn != nil {
 		_ = conn.Close()
 	}
+}
+
+// abandon makes the user of a cancel request go on at once, as abort does, and leaves the request
+// to the server until it closes the connection: PgBouncer before 1.20 ends if the client of a
+// cancel request goes first (its issue 801).
+func (c *trackedConn) abandon() {
+	c.breaker.mu.Lock()
+	conn := c.Conn
+	c.breaker.mu.Unlock()
+	if conn == nil {
+		c.abort()
+		return
+	}
+	c.abandoned.Store(true)
+	_ = conn.SetReadDeadline(time.Now())
 }
 
 // forget removes a connection that has ended.
@@ -197,7 +226,7 @@ func (b *breaker) admit(c *trackedConn) error {
 	if !b.openSince.IsZero() && !c.probe {
 		return errUnreachable
 	}
-	if b.severalHosts {
+	if b.severalHosts && !c.cancels { // no byte answers a cancel request
 		if time.Now().Before(b.skipped[c.address]) {
 			return errSkipped
 		}
@@ -362,9 +391,9 @@ func (b *breaker) set(err error) {
 	callbacks := slices.Clone(b.callbacks)
 	b.mu.Unlock()
 	for _, c := range conns {
-		// Nobody waits for a cancel request, and PgBouncer before 1.20 ends if it is
-		// abandoned (issue 801). The pooler closes it, and pgx after 15 s.
-		if !c.cancels {
+		if c.cancels {
+			c.abandon()
+		} else {
 			c.abort()
 		}
 	}

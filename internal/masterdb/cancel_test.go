@@ -79,6 +79,11 @@ func TestOutageAbandonsNoCancelRequest(t *testing.T) {
 	}
 	request := <-server.cancelled
 	b.set(errUnreachable)
+	select { // pgxpool keeps the place of a connection until pgx has done with its cancel request
+	case <-asking.PgConn().CleanupDone():
+	case <-time.After(5 * time.Second):
+		t.Error("the cancel request is waited for")
+	}
 	left := map[net.Conn]bool{}
 	for range 2 {
 		left[<-server.left] = true

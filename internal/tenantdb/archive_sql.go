@@ -12,8 +12,9 @@ type ArchiveSQL struct {
 	// Unsafe is the query for up to 10,000 tables that a snapshot does not cover. It is empty
 	// if there can be none.
 	Unsafe string
-	// Referrers is the query for up to 1,000 foreign keys to tables of Stoa's schema: the table
-	// that has one, its schema if it is another, its first column, and the table it refers to.
+	// Referrers is the query for the tables that depend on others of Stoa's schema, by a foreign
+	// key or by inheritance: the table's schema if it is another, its name, a column that has a
+	// value where a row depends on one, and the table that it depends on.
 	Referrers string
 	// Quote is the character around a quoted name.
 	Quote string

@@ -43,7 +43,7 @@ var mysqlDialect = dialect{
 			WHERE table_schema = database() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name LIMIT 10000`,
 		Referrers: `SELECT CASE WHEN table_schema = database() THEN '' ELSE table_schema END AS schema_name, table_name AS name, column_name AS field,
 				referenced_table_name AS target
-			FROM information_schema.key_column_usage WHERE referenced_table_schema = database() AND ordinal_position = 1 ORDER BY 1, 2, 3 LIMIT 1000`,
+			FROM information_schema.key_column_usage WHERE referenced_table_schema = database() AND ordinal_position = 1`,
 		Quote:    "`",
 		Bytes:    `length(%s)`,
 		JSONText: `%s`,

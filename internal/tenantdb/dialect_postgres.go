@@ -47,7 +47,10 @@ var postgresDialect = dialect{
 			FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 			JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace AND rn.nspname = current_schema()
 			JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
-			WHERE k.contype = 'f' ORDER BY 1, 2, 3 LIMIT 1000`,
+			WHERE k.contype = 'f'
+			UNION ALL SELECT CASE WHEN n.nspname = current_schema() THEN '' ELSE n.nspname::text END, c.relname::text, 'tableoid', r.relname::text
+			FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+			JOIN pg_catalog.pg_class r ON r.oid = i.inhparent JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace AND rn.nspname = current_schema()`,
 		Quote:    `"`,
 		Bytes:    `octet_length(%s)`,
 		JSONText: `%s::text`,

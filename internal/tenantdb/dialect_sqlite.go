@@ -29,7 +29,7 @@ var sqliteDialect = dialect{
 		Version:    `sqlite_version()`,
 		TableNamed: `SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?`,
 		Referrers: `SELECT '' AS schema_name, m.name AS name, f."from" AS field, f."table" AS target
-			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table' AND f.seq = 0 ORDER BY 2, 3 LIMIT 1000`,
+			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table' AND f.seq = 0`,
 		Quote:    `"`,
 		Bytes:    `octet_length(%s)`,
 		JSONText: `%s`,
