@@ -222,7 +222,7 @@ type bareBalance struct {
 	updatedAt time.Time
 }
 
-// bareBalanceQuery reads one balance. Whoever asks may.
+// bareBalanceQuery reads one balance. It checks no permission.
 const bareBalanceQuery = `SELECT balance::text, reserved::text, debt::text, lifetime_purchased::text, lifetime_spent::text, updated_at
 	FROM credit_balances WHERE store_id = $1`
 
