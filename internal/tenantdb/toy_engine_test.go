@@ -98,7 +98,7 @@ func TestEveryEngineIsComplete(t *testing.T) {
 	}
 	want := []string{
 		"folder", "migrations", "driver", "cutText", "cutAny", "marker", "selfTest", "selfTests", "parts", "archive", "recorder",
-		"Version", "TableNamed", "Bytes", "JSONText", "Upsert", "Proposed", "files of migrations", "file of the structure", "engine",
+		"Version", "TableNamed", "Referrers", "Quote", "Bytes", "JSONText", "Upsert", "Proposed", "files of migrations", "file of the structure", "engine",
 	}
 	if diff := cmp.Diff(want, registration{dialect: &dialect{}}.missing()); diff != "" {
 		t.Errorf("what an engine without any part lacks (-want +got):\n%s", diff)
