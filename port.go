@@ -5,9 +5,12 @@ import (
 	"strconv"
 )
 
-// HasValidPort reports whether an address names no port, or one between 1 and
-// 65535. url.Parse accepts every number.
-func HasValidPort(u *url.URL) bool {
-	n, err := strconv.Atoi(u.Port())
-	return u.Port() == "" || err == nil && 1 <= n && n <= 65535
+// IsPort reports whether s is the number of a port, from 1 to 65535.
+func IsPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && 1 <= n && n <= 65535
 }
+
+// HasValidPort reports whether an address names no port, or a valid one. url.Parse accepts
+// every number.
+func HasValidPort(u *url.URL) bool { return u.Port() == "" || IsPort(u.Port()) }

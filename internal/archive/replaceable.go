@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -23,6 +24,8 @@ type referrer struct {
 // database would delete, or because of which it would refuse to delete; and values of columns
 // that were added to Stoa's tables. The error names them.
 func CheckReplaceable(ctx context.Context, db *tenantdb.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, maxReplaceableCheck)
+	defer cancel()
 	version, err := db.SchemaVersion(ctx)
 	if err != nil {
 		return err
@@ -49,8 +52,12 @@ func CheckReplaceable(ctx context.Context, db *tenantdb.DB) error {
 		"Save that elsewhere and drop the foreign keys (or inheriting tables) and the columns; add them again after the restore. Or clone the backup into a new store.", strings.Join(lost, "; "))
 }
 
-// maxNamed limits the parts that an error names.
-const maxNamed = 10
+// These constants limit a check. A server may have many tables, and be slow with each.
+const (
+	maxReplaceableCheck = 5 * time.Minute
+	maxReferrers        = 1000 // dependencies that are looked at
+	maxNamed            = 10   // parts that the error names
+)
 
 // referringRows lists the other tables with rows that depend on Stoa's.
 func referringRows(ctx context.Context, db *tenantdb.DB, tables []tenantdb.Table) (list []string, err error) {
@@ -62,7 +69,10 @@ func referringRows(ctx context.Context, db *tenantdb.DB, tables []tenantdb.Table
 	var keys []referrer
 	err = db.Select(ctx, &keys, `SELECT DISTINCT schema_name, name, field, target FROM (`+db.ArchiveSQL().Referrers+`) referrers
 		WHERE lower(target) IN (`+marks+`) AND NOT (schema_name = '' AND name IN (`+marks+`)) ORDER BY schema_name, name, field LIMIT ?`,
-		append(append(slices.Clone(names), names...), maxReferrers)...)
+		append(append(slices.Clone(names), names...), maxReferrers+1)...)
+	if len(keys) > maxReferrers {
+		return []string{fmt.Sprintf("more than %d foreign keys refer to its tables", maxReferrers)}, nil
+	}
 	for _, k := range keys {
 		table, shown := db.ArchiveSQL().Quoted(k.Name), k.Name
 		if k.SchemaName != "" {
@@ -78,9 +88,6 @@ func referringRows(ctx context.Context, db *tenantdb.DB, tables []tenantdb.Table
 	}
 	return list, err
 }
-
-// maxReferrers limits the foreign keys that are looked at.
-const maxReferrers = 1000
 
 // addedValues lists the columns that were added to Stoa's tables and have a value.
 func addedValues(ctx context.Context, db *tenantdb.DB, tables []tenantdb.Table) (list []string, err error) {

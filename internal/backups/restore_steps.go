@@ -59,21 +59,11 @@ func (s *Service) checkPresent(ctx context.Context, r restoreRow) error {
 	if r.Clone() {
 		return nil
 	}
-	if lost, err := s.Lost(ctx, r.StoreID); lost || err != nil {
-		return nil //nolint:nilerr // see above
-	}
-	c, err := s.tenants.Load(ctx, s.db, r.StoreID)
-	if err != nil {
-		return err
-	}
-	db, err := s.tenants.OpenUnleased(c)
+	db, err := s.open(ctx, r.StoreID)
 	if err != nil {
 		return nil //nolint:nilerr // see above
 	}
 	defer db.Close() //nolint:errcheck // no statement is pending
-	if err := db.PinSession(ctx, r.StoreID); err != nil {
-		return nil //nolint:nilerr // see above
-	}
 	if err := archive.CheckReplaceable(ctx, db); stoa.CodeOf(err) == stoa.ArchiveRefused {
 		return err
 	}

@@ -165,7 +165,7 @@ func (c *Config) checkAddresses(fault func(name, format string, args ...any)) {
 	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || !stoa.HasValidPort(u) || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_BASE_URL", "must be an http or https address")
 	}
-	if host, port, err := net.SplitHostPort(c.DNSServer); c.DNSServer != "" && (err != nil || host == "" || !isPort(port)) {
+	if host, port, err := net.SplitHostPort(c.DNSServer); c.DNSServer != "" && (err != nil || host == "" || !stoa.IsPort(port)) {
 		fault("STOA_DNS_SERVER", "must be a host with a port, such as 127.0.0.1:53")
 	}
 }
@@ -277,11 +277,6 @@ func (c *Config) checkSupabase(fault func(name, format string, args ...any)) {
 	if _, err := c.SupabaseRules(); err != nil {
 		fault("STOA_SUPABASE_POOLER", "%v", err)
 	}
-}
-
-func isPort(s string) bool {
-	n, err := strconv.Atoi(s)
-	return err == nil && n > 0 && n <= 65535
 }
 
 // MasterURL returns the URL of the master database: the setting, or SQLite in the data

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/httpapi"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
@@ -147,7 +148,7 @@ func (c *Config) SupabaseRules() (credential.SupabaseRules, error) {
 	}
 	first, transaction, _ := strings.Cut(c.SupabasePooler, ",")
 	host, session, err := net.SplitHostPort(first)
-	if err != nil || host == "" || !isPort(session) || !isPort(transaction) {
+	if err != nil || host == "" || !stoa.IsPort(session) || !stoa.IsPort(transaction) {
 		return rules, errors.New("must be a host with two ports, such as 127.0.0.1:5432,6543")
 	}
 	rules.PoolerDomain = host
